@@ -1,0 +1,2 @@
+//! The `refuge` binary.
+fn main() {}
