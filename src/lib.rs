@@ -1,1 +1,15 @@
 //! Refuge stores, syncs and shares people's own data, without a company in between.
+//!
+//! The map, from the bottom up (ARCHITECTURE.md draws it, `tests/it/tidy.rs` enforces who may import whom):
+//!
+//! - [`id`]       newtypes for everything that is named; no I/O.
+//! - [`durable`]  small state files, replaced whole.
+//! - [`coffer`]   blobs by content: the only way bytes enter or leave the store.
+//!
+//! Invariants: bytes are durable before the name that points at them, and the name is gone before the
+//! bytes are; leftover bytes are garbage, missing bytes are corruption. An index can be dropped at any
+//! time. A digest is checked on entry and again on read-out.
+
+pub mod coffer;
+pub mod durable;
+pub mod id;

@@ -1,0 +1,159 @@
+//! Group commit: one thread appends whatever waits, flushes once, answers all.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::backend::{Backend, Put};
+use super::error::Error;
+use super::frame::Packed;
+
+/// Stored bytes that may wait for a flush: what a slow card makes us hold in memory at most.
+const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Blobs that may wait for a flush.
+const WAITING_BLOBS_MAX: usize = 4096;
+
+/// How long a put waits for its place before it is told to come back.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Stored bytes of one group: enough to make a flush worth it, little enough to answer soon.
+const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How often the thread gives the processor away before it closes a group: requests that were already being
+/// read join it, and an idle store loses nothing.
+const YIELDS: usize = 4;
+
+/// The queue in front of a backend's commit thread.
+pub(super) struct Queue {
+    /// `None` only in `drop`.
+    sender: Option<mpsc::Sender<Waiting>>,
+    places: Arc<Semaphore>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Waiting {
+    packed: Packed,
+    answer: oneshot::Sender<Result<Put, Error>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Queue {
+    /// Starts the commit thread of `backend`.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where the operating system has no thread to give.
+    pub(super) fn start(backend: Arc<dyn Backend>) -> Result<Queue, Error> {
+        let (sender, receiver) = mpsc::channel(WAITING_BLOBS_MAX);
+        let thread = thread::Builder::new()
+            .name("commit".to_owned())
+            .spawn(move || run(&*backend, receiver))
+            .map_err(|_| Error::Busy)?;
+        let places = Arc::new(Semaphore::new(WAITING_BYTES_MAX));
+        Ok(Queue {
+            sender: Some(sender),
+            places,
+            thread: Some(thread),
+        })
+    }
+
+    /// Stores one blob; durable on return.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where no place came free in time, and as the backend says.
+    pub(super) async fn commit(&self, packed: Packed) -> Result<Put, Error> {
+        let size =
+            u32::try_from(packed.stored_len().max(1)).map_err(|_| Error::TooLarge { len: packed.len() })?;
+        let place = timeout(PLACE_TIMEOUT, Arc::clone(&self.places).acquire_many_owned(size));
+        let place = place.await.map_err(|_| Error::Busy)?.map_err(|_| Error::Busy)?;
+        let (answer, answered) = oneshot::channel();
+        let sender = self.sender.as_ref().ok_or(Error::Busy)?;
+        sender
+            .send(Waiting {
+                packed,
+                answer,
+                _place: place,
+            })
+            .await
+            .map_err(|_| Error::Busy)?;
+        answered.await.map_err(|_| Error::Busy)?
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.sender = None;
+        if let Some(thread) = self.thread.take() {
+            // The thread ends when the queue is drained; it holds no lock and waits for no one.
+            if thread.join().is_err() {
+                tracing::error!("the commit thread ended in a panic");
+            }
+        }
+    }
+}
+
+fn run(backend: &dyn Backend, mut receiver: mpsc::Receiver<Waiting>) {
+    let mut group = Vec::new();
+    while let Some(first) = receiver.blocking_recv() {
+        gather(first, &mut receiver, &mut group);
+        let (batch, answers): (Vec<Packed>, Vec<_>) = group
+            .drain(..)
+            .map(|waiting: Waiting| (waiting.packed, (waiting.answer, waiting._place)))
+            .unzip();
+        match backend
+            .append(&batch)
+            .and_then(|puts| backend.flush().map(|()| puts))
+        {
+            Ok(puts) => {
+                for ((answer, _place), put) in answers.into_iter().zip(puts) {
+                    // Who went away meanwhile has its blob stored all the same.
+                    let _ = answer.send(Ok(put));
+                }
+            }
+            Err(error) => {
+                for (answer, _place) in answers {
+                    let _ = answer.send(Err(again(&error)));
+                }
+            }
+        }
+    }
+}
+
+/// Takes what waits, and what comes while the processor is given away.
+fn gather(first: Waiting, receiver: &mut mpsc::Receiver<Waiting>, group: &mut Vec<Waiting>) {
+    let mut bytes = first.packed.body.bytes.len();
+    group.push(first);
+    let mut yields = 0;
+    while bytes < GROUP_BYTES_MAX {
+        match receiver.try_recv() {
+            Ok(waiting) => {
+                bytes += waiting.packed.body.bytes.len();
+                group.push(waiting);
+                yields = 0;
+            }
+            Err(TryRecvError::Empty) if yields < YIELDS => {
+                yields += 1;
+                thread::yield_now();
+            }
+            Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+        }
+    }
+}
+
+/// The same failure for each of a group; `io::Error` does not clone.
+fn again(error: &Error) -> Error {
+    match error {
+        Error::NoSpace { path } => Error::NoSpace { path: path.clone() },
+        Error::ReadOnly { reason } => Error::ReadOnly {
+            reason: reason.clone(),
+        },
+        Error::Busy => Error::Busy,
+        other => Error::ReadOnly {
+            reason: other.to_string(),
+        },
+    }
+}
