@@ -81,7 +81,7 @@ pub fn replace(path: &Path, payload: &[u8]) -> Result<(), Error> {
         file.write_all(payload)?;
         file.sync_all()?;
         // Only a whole file is worth keeping as the previous generation.
-        if matches!(read_one(path), Ok(Some(_))) {
+        if matches!(read_one(path), Ok(Some(Some(_)))) {
             remove_if_there(&old)?;
             fs::hard_link(path, &old)?;
         }
