@@ -1,1 +1,3 @@
 //! The single integration binary; each module is a feature.
+
+mod tidy;
