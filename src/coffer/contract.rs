@@ -1,1 +1,216 @@
 //! The suite every [`Backend`] must pass: the contract of `backend.rs`, one function a promise.
+//!
+//! A backend joins with one line, which makes a test of each promise under a module of that name:
+//!
+//! ```ignore
+//! contract!(memory, |_folder| Box::new(Memory::new()), Keeps::Nothing);
+//! ```
+
+mod model;
+mod puts;
+mod reads;
+mod rest;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use blake3::Hasher;
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::backend::{Backend, Class, Put, Stat, read_whole};
+use super::error::Error;
+use super::frame::{Compression, Packed};
+use super::memory::Memory;
+use crate::id::BlobId;
+
+pub(super) use model::agrees_with_the_model;
+pub(super) use puts::*;
+pub(super) use reads::*;
+pub(super) use rest::*;
+
+/// Opens, and where nothing is there makes, a backend in a folder.
+pub(super) type Open = fn(&Path) -> Box<dyn Backend>;
+
+/// What a backend still has after it was dropped and opened again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeps {
+    /// Everything that was durable.
+    Everything,
+    /// Nothing: reopening is not tested.
+    Nothing,
+}
+
+/// Makes a test of every promise for a backend.
+macro_rules! contract {
+    ($name:ident, $open:expr, $keeps:expr) => {
+        mod $name {
+            #[allow(unused_imports, reason = "a caller's expressions may or may not need them")]
+            use super::*;
+            $crate::coffer::contract::contract!(@each $open, $keeps,
+                what_was_appended_shows_after_the_flush_and_not_before
+                putting_again_keeps_one_copy_and_says_so
+                small_blobs_of_every_edge_size_come_back
+                streams_of_every_edge_size_come_back
+                a_wrong_expected_id_keeps_nothing
+                a_dropped_stream_leaves_nothing
+                one_blob_streamed_twice_at_once_is_stored_once
+                threads_putting_the_same_blob_all_succeed
+                threads_see_their_own_blobs_after_their_own_flush
+                classes_only_rise
+                what_is_read_at_any_offset_is_the_blob
+                readers_outlive_what_happens_to_other_blobs
+                a_list_is_sorted_and_goes_on_after_any_id
+                a_list_survives_changes_while_it_is_read
+                stat_answers_in_the_order_asked
+                deleted_blobs_are_gone_and_may_come_back
+                aliases_are_remembered
+                quarantined_blobs_are_absent_and_may_be_put_again
+                reopening_keeps_what_was_durable
+                what_was_not_flushed_is_whole_or_absent_after_reopening
+                a_healthy_store_is_found_healthy
+                status_counts_blobs_and_bytes
+                compaction_loses_nothing_and_readers_go_on
+                agrees_with_the_model
+            );
+        }
+    };
+    (@each $open:expr, $keeps:expr, $($promise:ident)*) => {
+        $(#[test]
+        fn $promise() {
+            $crate::coffer::contract::$promise(&$crate::coffer::contract::Subject::new($open, $keeps));
+        })*
+    };
+}
+pub(super) use contract;
+
+contract!(memory, |_folder| Box::new(Memory::new()), Keeps::Nothing);
+
+/// A backend under test and the folder it lives in.
+pub(super) struct Subject {
+    folder: TempDir,
+    open: Open,
+    keeps: Keeps,
+}
+
+impl Subject {
+    pub(super) fn new(open: Open, keeps: Keeps) -> Subject {
+        Subject {
+            folder: folder(),
+            open,
+            keeps,
+        }
+    }
+
+    /// The backend, opened; again where it was open before.
+    pub(super) fn open(&self) -> Arc<dyn Backend> {
+        Arc::from((self.open)(self.folder.path()))
+    }
+
+    /// Drops the backend and opens it again; the same where it keeps nothing.
+    fn reopen(&self, backend: Arc<dyn Backend>) -> Arc<dyn Backend> {
+        match self.keeps {
+            Keeps::Everything => {
+                drop(backend);
+                self.open()
+            }
+            Keeps::Nothing => backend,
+        }
+    }
+}
+
+/// A folder for a test, in memory where that can be had: what is flushed matters here, not how long it takes.
+pub(super) fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a folder for the test")
+}
+
+/// Bytes that do not compress, the same for the same seed.
+pub(super) fn noise(seed: usize, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    Hasher::new()
+        .update(&(seed as u64).to_le_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    bytes
+}
+
+/// Bytes that compress well, the same for the same seed.
+pub(super) fn prose(seed: usize, len: usize) -> Vec<u8> {
+    let line = format!("{seed} bottles on the wall. ");
+    line.bytes().cycle().take(len).collect()
+}
+
+/// A blob made ready as a store does it.
+pub(super) fn packed(bytes: &[u8], class: Class) -> Packed {
+    Packed::new(Bytes::copy_from_slice(bytes), class, Compression::default())
+}
+
+/// Puts a small blob by itself.
+pub(super) fn put(backend: &dyn Backend, bytes: &[u8], class: Class) -> Put {
+    let puts = backend.append(&[packed(bytes, class)]).expect("append");
+    backend.flush().expect("flush");
+    puts[0]
+}
+
+/// Streams a blob in pieces that match no frame.
+pub(super) fn stream(
+    backend: &dyn Backend,
+    bytes: &[u8],
+    class: Class,
+    expect: Option<BlobId>,
+) -> Result<Put, Error> {
+    let mut incoming = backend.begin(class)?;
+    for piece in bytes.chunks(100_003) {
+        incoming.write(piece)?;
+    }
+    incoming.finish(expect)
+}
+
+/// A blob's bytes, `None` where it is not stored.
+pub(super) fn content(backend: &dyn Backend, id: &BlobId) -> Option<Bytes> {
+    let mut reader = backend.open(id).expect("open")?;
+    Some(read_whole(&mut *reader, usize::MAX).expect("a whole blob"))
+}
+
+/// What is known of one blob.
+pub(super) fn stat(backend: &dyn Backend, id: &BlobId) -> Option<Stat> {
+    let stats = backend.stat(&[*id]).expect("stat");
+    assert_eq!(stats.len(), 1);
+    stats[0]
+}
+
+/// All blobs, as listed.
+pub(super) fn listed(backend: &dyn Backend, after: Option<BlobId>) -> Vec<Stat> {
+    let listing = backend.list(after).expect("list");
+    listing.map(|item| item.expect("a listed blob")).collect()
+}
+
+/// Asserts that a blob is there with these bytes and this class, by every way to look at it.
+fn assert_stored(backend: &dyn Backend, bytes: &[u8], class: Class) {
+    let expected = Stat {
+        id: BlobId::of(bytes),
+        len: bytes.len() as u64,
+        class,
+    };
+    assert_eq!(stat(backend, &expected.id), Some(expected));
+    assert!(
+        listed(backend, None).contains(&expected),
+        "{expected:?} is not listed"
+    );
+    let reader = backend.open(&expected.id).expect("open").expect("stored");
+    assert_eq!(reader.stat(), expected);
+    let found = content(backend, &expected.id).expect("stored");
+    assert!(found == bytes, "{} came back as other bytes", expected.id);
+}
+
+/// Asserts that a blob is not there, by every way to look for it.
+fn assert_absent(backend: &dyn Backend, id: &BlobId) {
+    assert_eq!(stat(backend, id), None);
+    assert!(backend.open(id).expect("open").is_none(), "{id} can be opened");
+    assert!(
+        listed(backend, None).iter().all(|stat| stat.id != *id),
+        "{id} is listed"
+    );
+}
