@@ -1,9 +1,15 @@
 //! The newtypes that name things: parsing, text form, order; no I/O and no clock.
 
+mod account;
 mod blob;
+mod certificate;
 mod name;
 mod node;
 
+pub use account::{AccountName, AccountNameError, HexIdError, TokenId, UploadId};
 pub use blob::{BlobAddress, BlobId, BlobIdError, Sha256Id};
+pub use certificate::{
+    BINDING_OID, Binding, BindingError, Fingerprint, binding_extension, binding_message, verify_binding,
+};
 pub use name::{NameError, RefName, StoreName};
 pub use node::{NodeId, NodeIdError};
