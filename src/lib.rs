@@ -4,12 +4,16 @@
 //!
 //! - [`id`]       newtypes for everything that is named; no I/O.
 //! - [`durable`]  small state files, replaced whole.
+//! - [`db`]       one SQLite file: one writer, a few readers.
 //! - [`coffer`]   blobs by content: the only way bytes enter or leave the store.
+//! - [`node`]     the use cases: the only place that joins blobs, files, accounts and events.
 //!
 //! Invariants: bytes are durable before the name that points at them, and the name is gone before the
 //! bytes are; leftover bytes are garbage, missing bytes are corruption. An index can be dropped at any
 //! time. A digest is checked on entry and again on read-out.
 
 pub mod coffer;
+pub mod db;
 pub mod durable;
 pub mod id;
+pub mod node;

@@ -1,0 +1,332 @@
+//! One SQLite file: one connection that writes, a few that only read.
+//!
+//! Blocking, with async on top: this is one of the two places where blocking work meets async (the other is
+//! `coffer.rs`). SQL lives in the module that owns a table; what a table means is not known here. A write is
+//! one immediate transaction; nobody else writes, so that it never meets a lock. A write that fails on the
+//! medium puts the database in *read only* until it is opened again, since what the medium holds is unknown.
+
+mod error;
+mod migrate;
+mod open;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+pub use error::Error;
+pub use migrate::Migrations;
+
+/// Connections that only read: the box has few cores, and each costs about 300 KiB.
+const READERS: usize = 2;
+
+/// The handle to one database; cloning it is cheap.
+#[derive(Clone)]
+pub struct Database {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    path: PathBuf,
+    writer: Mutex<Writer>,
+    readers: Mutex<Vec<Connection>>,
+    /// As many permits as readers.
+    free_readers: Arc<Semaphore>,
+}
+
+struct Writer {
+    connection: Connection,
+    /// Why writes are refused, where they are.
+    failed: Option<String>,
+}
+
+impl Database {
+    /// Opens the database at `path`, makes it where it is not there, and brings its schema up to date.
+    /// Blocking. The file is checked as a whole, which reads all of it.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`]: see [`set_aside`]. [`Error::Newer`], [`Error::OldSqlite`], [`Error::Full`].
+    pub fn open(path: &Path, steps: Migrations) -> Result<Database, Error> {
+        open::assert_version(rusqlite::version_number())?;
+        let located = |error| locate(error, path);
+        let is_new = !path.exists();
+        let mut connection = open::writer(path).map_err(located)?;
+        if let Some(what) = open::integrity(&connection).map_err(|error| locate(error.into(), path))? {
+            return Err(Error::Corrupt {
+                path: path.to_owned(),
+                what,
+            });
+        }
+        migrate::migrate(&mut connection, path, steps).map_err(located)?;
+        if is_new {
+            sync_folder_of(path)?;
+        }
+        let readers = (0..READERS).map(|_| open::reader(path).map_err(located));
+        Ok(Database {
+            inner: Arc::new(Inner {
+                path: path.to_owned(),
+                readers: Mutex::new(readers.collect::<Result<_, _>>()?),
+                writer: Mutex::new(Writer {
+                    connection,
+                    failed: None,
+                }),
+                free_readers: Arc::new(Semaphore::new(READERS)),
+            }),
+        })
+    }
+
+    /// Runs `work` in one immediate transaction, committed and durable on return, rolled back where it
+    /// fails. Goes on when the future is dropped.
+    ///
+    /// # Errors
+    /// What `work` answers; [`Error::Full`], [`Error::ReadOnly`], [`Error::Closing`].
+    pub async fn write<T, E>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let inner = Arc::clone(&self.inner);
+        crossing(move || inner.write(work)).await
+    }
+
+    /// As [`Database::write`], on the calling thread.
+    ///
+    /// # Errors
+    /// As [`Database::write`].
+    pub fn write_blocking<T, E: From<Error>>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.inner.write(work)
+    }
+
+    /// Runs `work` on a connection that only reads; what it sees is one moment if it is one statement.
+    ///
+    /// # Errors
+    /// What `work` answers; [`Error::Closing`].
+    pub async fn read<T, E>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.inner.free_readers).acquire_owned().await;
+        let permit = permit.map_err(|_| Error::Closing)?;
+        let inner = Arc::clone(&self.inner);
+        crossing(move || {
+            let connection = lock(&inner.readers).pop().ok_or(Error::Closing)?;
+            let read = work(&connection);
+            lock(&inner.readers).push(connection);
+            // Not before the connection is back, also where nobody waits for the answer any more.
+            drop(permit);
+            read
+        })
+        .await
+    }
+
+    /// What SQLite finds wrong with the file; `None` where it is whole. Blocking, reads all of it.
+    ///
+    /// # Errors
+    /// Only where the check cannot be made.
+    pub fn check(&self) -> Result<Option<String>, Error> {
+        let writer = lock(&self.inner.writer);
+        open::integrity(&writer.connection).map_err(|error| locate(error.into(), &self.inner.path))
+    }
+}
+
+impl Inner {
+    fn write<T, E: From<Error>>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, E>) -> Result<T, E> {
+        let mut writer = lock(&self.writer);
+        if let Some(reason) = &writer.failed {
+            return Err(E::from(Error::ReadOnly {
+                path: self.path.clone(),
+                reason: reason.clone(),
+            }));
+        }
+        let begun = writer
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = begun.map_err(|error| locate(error.into(), &self.path))?;
+        let done = work(&transaction)?;
+        if let Err(error) = transaction.commit() {
+            if error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) {
+                writer.failed = Some(error.to_string());
+            }
+            return Err(E::from(locate(error.into(), &self.path)));
+        }
+        Ok(done)
+    }
+}
+
+/// Renames a damaged database, with its log, so that a new one can stand in its place; answers its new path.
+/// Nothing is deleted.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn set_aside(path: &Path) -> Result<PathBuf, Error> {
+    let io = |source| Error::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let with = |path: &Path, suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let aside = (1..)
+        .map(|number| with(path, &format!(".damaged-{number}")))
+        .find(|aside| !aside.exists())
+        .expect("the numbers do not end");
+    for suffix in ["-wal", "-shm", ""] {
+        match std::fs::rename(with(path, suffix), with(&aside, suffix)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+    }
+    sync_folder_of(path)?;
+    Ok(aside)
+}
+
+/// Flushes the folder that holds `path`, so that its name is durable.
+fn sync_folder_of(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| Error::Io {
+            path: folder.to_owned(),
+            source,
+        })
+}
+
+/// Says which file an error of SQLite is about, where its caller acts on that.
+fn locate(error: Error, path: &Path) -> Error {
+    let Error::Sqlite(sqlite) = error else {
+        return error;
+    };
+    match sqlite.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::Corrupt {
+            path: path.to_owned(),
+            what: sqlite.to_string(),
+        },
+        Some(ErrorCode::DiskFull) => Error::Full {
+            path: path.to_owned(),
+        },
+        _ => Error::Sqlite(sqlite),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic in a closure leaves a rolled-back transaction or a lent connection: neither is broken.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Blocking work from async, awaited; it goes on when the future is dropped. Also for what a node does with
+/// its own files: this is one of the two places that may start a blocking thread.
+pub(crate) async fn crossing<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<Error> + Send + 'static,
+{
+    match spawn_blocking(work).await {
+        Ok(done) => done,
+        // Only a runtime that shuts down cancels blocking work; a panic aborts the shipped binary.
+        Err(_) => Err(E::from(Error::Closing)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const STEPS: Migrations = &[
+        "CREATE TABLE kept (name TEXT PRIMARY KEY) STRICT;",
+        "ALTER TABLE kept ADD COLUMN size INTEGER NOT NULL DEFAULT 0;",
+    ];
+
+    fn put(database: &Database, name: &'static str) {
+        database
+            .write_blocking(|tx| -> Result<(), Error> {
+                tx.execute("INSERT INTO kept (name) VALUES (?1)", [name])?;
+                Ok(())
+            })
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_read_by_the_readers_that_cannot_write() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&dir.path().join("a.db"), STEPS).unwrap();
+        put(&database, "one");
+        let count = |c: &Connection| -> Result<i64, Error> {
+            Ok(c.query_row("SELECT count(*) FROM kept", [], |row| row.get(0))?)
+        };
+        assert_eq!(database.read(count).await.unwrap(), 1);
+        let written = database
+            .read(|c| -> Result<(), Error> { Ok(c.execute_batch("DELETE FROM kept")?) })
+            .await;
+        assert!(matches!(written, Err(Error::Sqlite(_))));
+        assert_eq!(database.check().unwrap(), None);
+    }
+
+    #[test]
+    fn an_older_schema_is_migrated_and_a_newer_one_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, fresh) = (dir.path().join("old.db"), dir.path().join("fresh.db"));
+        drop(Database::open(&old, &STEPS[..1]).unwrap());
+        let schema = |path: &Path| -> String {
+            let connection = open::writer(path).unwrap();
+            connection
+                .query_row("SELECT group_concat(sql) FROM sqlite_schema", [], |row| {
+                    row.get(0)
+                })
+                .unwrap()
+        };
+        drop(Database::open(&old, STEPS).unwrap());
+        drop(Database::open(&fresh, STEPS).unwrap());
+        assert_eq!(schema(&old), schema(&fresh));
+        assert!(matches!(
+            Database::open(&old, &STEPS[..1]),
+            Err(Error::Newer {
+                found: 2,
+                known: 1,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn a_damaged_database_is_reported_and_set_aside_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        put(&Database::open(&path, STEPS).unwrap(), "one");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[20..4096].fill(0xee);
+        fs::write(&path, &bytes).unwrap();
+        assert!(matches!(Database::open(&path, STEPS), Err(Error::Corrupt { .. })));
+        let aside = set_aside(&path).unwrap();
+        assert_eq!(fs::read(aside).unwrap(), bytes);
+        put(&Database::open(&path, STEPS).unwrap(), "two");
+    }
+
+    #[test]
+    fn a_failed_write_is_rolled_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&dir.path().join("a.db"), STEPS).unwrap();
+        put(&database, "one");
+        let failed = database.write_blocking(|tx| -> Result<(), Error> {
+            tx.execute("INSERT INTO kept (name) VALUES ('two')", [])?;
+            Ok(tx.execute_batch("INSERT INTO kept (name) VALUES ('one')")?)
+        });
+        assert!(matches!(failed, Err(Error::Sqlite(_))));
+        put(&database, "two");
+    }
+}

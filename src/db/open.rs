@@ -1,0 +1,103 @@
+//! Opening a connection: the version that is needed, and every pragma with its reason.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::Error;
+
+/// SQLite 3.51.3: the first with the fix of the WAL-reset race, by which a checkpoint beside a writer could
+/// lose committed pages (<https://www.sqlite.org/wal.html>, section 11).
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// How long a connection waits for another's lock: only recovery and checkpoints ever hold one that long.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// For every connection.
+const PRAGMAS: &str = "
+    -- Readers never wait for the writer, and a commit is one append and one flush.
+    PRAGMA journal_mode = WAL;
+    -- A commit is on the medium when it returns; WAL's default would lose the last ones in a power cut.
+    PRAGMA synchronous = FULL;
+    -- Off by default for history's sake.
+    PRAGMA foreign_keys = ON;
+    -- 256 KiB a connection instead of 2 MiB: the page cache of the system holds the rest.
+    PRAGMA cache_size = -256;
+    -- No address space on 32 bits, and a failing card is an error code, not SIGBUS.
+    PRAGMA mmap_size = 0;
+    -- Small sorts, and no folder for temporary files to depend on.
+    PRAGMA temp_store = MEMORY;
+    -- Checkpoint after 1 MiB and give the log's space back: it would stay at its highest mark for ever.
+    PRAGMA wal_autocheckpoint = 256;
+    PRAGMA journal_size_limit = 1048576;
+    -- A file someone else wrote may hold a schema that calls functions.
+    PRAGMA trusted_schema = OFF;
+    -- Damaged pages are found when they are read, not when they are written back.
+    PRAGMA cell_size_check = ON;
+";
+
+/// For connections that only read: a write through one is a bug, and says so.
+const READER_PRAGMA: &str = "PRAGMA query_only = ON;";
+
+/// Opens the one connection that writes; makes the file where it is not there.
+pub(super) fn writer(path: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    connect(path, flags)
+}
+
+/// Opens a connection that only reads.
+pub(super) fn reader(path: &Path) -> Result<Connection, Error> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.execute_batch(READER_PRAGMA)?;
+    Ok(connection)
+}
+
+/// Refuses to run on an SQLite without the fixes that durability depends on.
+pub(super) fn assert_version(found: i32) -> Result<(), Error> {
+    if found < SQLITE_VERSION_MIN {
+        return Err(Error::OldSqlite {
+            found,
+            needed: SQLITE_VERSION_MIN,
+        });
+    }
+    Ok(())
+}
+
+/// What SQLite finds wrong with the file, the first finding only; `None` where it is whole. Reads all of it.
+pub(super) fn integrity(connection: &Connection) -> Result<Option<String>, rusqlite::Error> {
+    let finding: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    Ok((finding != "ok").then_some(finding))
+}
+
+/// The version of the schema, 0 for a new file.
+pub(super) fn schema_version(connection: &Connection) -> Result<u32, rusqlite::Error> {
+    connection.query_row("PRAGMA user_version", [], |row| row.get(0))
+}
+
+/// Sets the version of the schema, in the transaction under way.
+pub(super) fn set_schema_version(connection: &Connection, version: u32) -> Result<(), rusqlite::Error> {
+    connection.pragma_update(None, "user_version", version)
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
+    // One connection is never used by two threads at once: `Database` sees to that.
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.execute_batch(PRAGMAS)?;
+    Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_sqlite_that_is_too_old_is_refused() {
+        assert!(assert_version(rusqlite::version_number()).is_ok());
+        assert!(matches!(
+            assert_version(3_051_002),
+            Err(Error::OldSqlite { found: 3_051_002, .. })
+        ));
+    }
+}
