@@ -16,7 +16,7 @@ pub(in crate::coffer) fn deleted_blobs_are_gone_and_may_come_back(subject: &Subj
     stream(&*backend, &large, Class::Part, None).unwrap();
     assert_eq!(backend.delete(&ids).unwrap(), [true, false, true]);
     assert_eq!(backend.delete(&ids).unwrap(), [false; 3]);
-    assert_eq!(backend.delete(&[]).unwrap(), []);
+    assert!(backend.delete(&[]).unwrap().is_empty());
     let backend = subject.reopen(backend);
     for id in &ids {
         assert_absent(&*backend, id);
