@@ -6,6 +6,7 @@
 //! - [`durable`]  small state files, replaced whole.
 //! - [`db`]       one SQLite file: one writer, a few readers.
 //! - [`coffer`]   blobs by content: the only way bytes enter or leave the store.
+//! - [`files`]    folders over blobs: backup, restore and the history behind a ref.
 //! - [`node`]     the use cases: the only place that joins blobs, files, accounts and events.
 //!
 //! Invariants: bytes are durable before the name that points at them, and the name is gone before the
@@ -15,5 +16,6 @@
 pub mod coffer;
 pub mod db;
 pub mod durable;
+pub mod files;
 pub mod id;
 pub mod node;

@@ -1,0 +1,39 @@
+//! Folders over blobs: backup, restore and the history behind a ref.
+//!
+//! ```text
+//!  ref ──> snapshots ──> tree (a folder) ──> tree ──> ...
+//!                          ├──> part                    a file of one part
+//!                          └──> commit ──> part, part   a file that needs more said
+//! ```
+//!
+//! A [`Repository`] is a store and the refs into it; the refs may be local or those of another node. All of
+//! this blocks and runs on threads of its own. Parts, commits and trees are stored as
+//! [`Class::Part`](crate::coffer::Class): they live as long as a ref names them. Nothing here deletes a
+//! blob: dropping a snapshot takes it out of its ref, and the collector frees what [`reachable`] no longer
+//! visits.
+
+mod commit;
+mod error;
+mod reachable;
+mod refs;
+mod schema;
+mod tree;
+
+use std::sync::Arc;
+
+pub use commit::{Commit, Pieces, Segment};
+pub use error::{Error, MISSING_NAMED_MAX};
+pub use reachable::{Named, Root, added, reachable};
+pub use refs::{LocalRefs, RefRecord, RefVersion, Refs, RootMeta, SNAPSHOTS_MAX, Selector, Snapshot};
+pub use tree::{Body, Device, Entries, Entry, EntryName, Kind, Meta, Seen, Time, entries, find};
+
+use crate::coffer::Store;
+
+/// Where folders go: a store, and the refs that name what is in it.
+#[derive(Clone)]
+pub struct Repository {
+    /// Parts, commits and trees.
+    pub store: Store,
+    /// The names of snapshots.
+    pub refs: Arc<dyn Refs>,
+}
