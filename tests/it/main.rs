@@ -1,3 +1,5 @@
 //! The single integration binary; each module is a feature.
 
+mod fault;
+mod support;
 mod tidy;

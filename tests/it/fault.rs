@@ -1,0 +1,17 @@
+//! Crash and fault injection: the harness, and the rows of the reliability table that the store must survive.
+//!
+//! `medium` is a disk that forgets what was not flushed, `fs` mounts it, `recording` cuts a recorded run anywhere.
+//! `fault/README.md` says how a row is written and what each flush call of the store was seen to prevent.
+
+pub(crate) mod child;
+pub(crate) mod folder;
+pub(crate) mod fs;
+mod fs_tests;
+mod fuse;
+pub(crate) mod journal;
+pub(crate) mod loopdev;
+pub(crate) mod medium;
+pub(crate) mod pages;
+pub(crate) mod recording;
+pub(crate) mod seed;
+pub(crate) mod strace;

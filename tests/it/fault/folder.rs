@@ -1,0 +1,77 @@
+//! Moving a disk between memory and a plain folder: a crash state is judged in a folder, where nothing forgets any more.
+
+use std::fs::{self, FileTimes, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::medium::{Ino, Kind, Medium, Names, Op, ROOT};
+
+/// Writes what the disk holds into an empty folder. Two names of one file become two files.
+pub(crate) fn write_to(medium: &Medium, folder: &Path) -> io::Result<()> {
+    write_dir(medium, ROOT, folder)
+}
+
+fn write_dir(medium: &Medium, dir: Ino, folder: &Path) -> io::Result<()> {
+    for (name, ino) in medium.entries(dir)? {
+        let path = folder.join(name);
+        let inode = medium.inode(*ino)?;
+        match &inode.kind {
+            Kind::Directory(_) => {
+                fs::create_dir(&path)?;
+                write_dir(medium, *ino, &path)?;
+            }
+            Kind::Symlink(target) => {
+                symlink(target, &path)?;
+                continue;
+            }
+            Kind::File(pages) => {
+                let size = usize::try_from(pages.size()).map_err(io::Error::other)?;
+                fs::write(&path, pages.read(0, size))?;
+                let file = OpenOptions::new().write(true).open(&path)?;
+                file.set_times(FileTimes::new().set_modified(inode.meta.mtime))?;
+            }
+        }
+        fs::set_permissions(&path, Permissions::from_mode(inode.meta.mode))?;
+    }
+    Ok(())
+}
+
+/// A disk that holds, durably, what a folder holds.
+pub(crate) fn read_from(folder: &Path, rule: Names) -> io::Result<Medium> {
+    let mut medium = Medium::new(rule);
+    read_dir(&mut medium, ROOT, folder)?;
+    Ok(medium)
+}
+
+fn read_dir(medium: &mut Medium, dir: Ino, folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, name, meta) = (entry.path(), entry.file_name(), entry.metadata()?);
+        let (kind, mode, now) = (
+            meta.file_type(),
+            meta.permissions().mode() & 0o7777,
+            meta.modified()?,
+        );
+        if kind.is_dir() {
+            let ino = done(medium, &Op::Mkdir { dir, name, mode }, now)?;
+            read_dir(medium, ino, &path)?;
+        } else if kind.is_symlink() {
+            let target = fs::read_link(&path)?.into_os_string();
+            done(medium, &Op::Symlink { dir, name, target }, now)?;
+        } else {
+            let ino = done(medium, &Op::Create { dir, name, mode }, now)?;
+            let data: Arc<[u8]> = fs::read(&path)?.into();
+            done(medium, &Op::Write { ino, offset: 0, data }, now)?;
+            done(medium, &Op::Flush { ino }, now)?;
+        }
+    }
+    done(medium, &Op::FlushDir { ino: dir }, SystemTime::now())?;
+    Ok(())
+}
+
+fn done(medium: &mut Medium, op: &Op, now: SystemTime) -> io::Result<u64> {
+    Ok(medium.apply(op, now)?)
+}
