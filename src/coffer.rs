@@ -24,6 +24,7 @@ mod error;
 mod frame;
 mod memory;
 mod receive;
+mod remote;
 
 use std::sync::Arc;
 
@@ -39,6 +40,7 @@ pub use error::Error;
 pub use frame::{Compression, FRAME_BYTES, PACKED_BYTES_MAX, Packed};
 pub use memory::Memory;
 pub use receive::Receiver;
+pub use remote::Remote;
 
 use crate::id::{BlobAddress, BlobId};
 

@@ -5,17 +5,24 @@
 //! - [`id`]       newtypes for everything that is named; no I/O.
 //! - [`durable`]  small state files, replaced whole.
 //! - [`db`]       one SQLite file: one writer, a few readers.
+//! - [`http`]     the HTTP client that talks to another node.
 //! - [`coffer`]   blobs by content: the only way bytes enter or leave the store.
 //! - [`files`]    folders over blobs: backup, restore and the history behind a ref.
 //! - [`node`]     the use cases: the only place that joins blobs, files, accounts and events.
+//! - [`config`]   what a node is told before it starts.
+//! - [`app`]      opens, wires and ends everything; [`cli`] is one file per subcommand.
 //!
 //! Invariants: bytes are durable before the name that points at them, and the name is gone before the
 //! bytes are; leftover bytes are garbage, missing bytes are corruption. An index can be dropped at any
 //! time. A digest is checked on entry and again on read-out.
 
+pub mod app;
+pub mod cli;
 pub mod coffer;
+pub mod config;
 pub mod db;
 pub mod durable;
 pub mod files;
+pub mod http;
 pub mod id;
 pub mod node;

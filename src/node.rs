@@ -22,10 +22,12 @@ pub use events::{Delivery, EVENTS_KEPT, Event, EventId, Events, Subscription};
 pub use identity::Identity;
 pub use stores::{BackendSettings, RemoveOptions, StoreInfo, StoreSettings, Stores};
 
+use crate::coffer;
 pub use crate::coffer::{
     BATCH_IDS_MAX, CheckOptions, CheckReport, Class, LIST_PAGE_MAX, PACKED_BYTES_MAX, Packed, Put, Stat,
     Status, clamp,
 };
+use crate::id::StoreName;
 use folder::Folder;
 
 /// How a node is opened.
@@ -102,6 +104,14 @@ impl Node {
     /// Its named stores, and through them its blobs.
     pub fn stores(&self) -> &Stores {
         &self.inner.stores
+    }
+
+    /// A named store itself, for threads that do storage work: what is changed through it is told to nobody.
+    ///
+    /// # Errors
+    /// [`Error::Missing`].
+    pub fn store(&self, name: &StoreName) -> Result<coffer::Store, Error> {
+        Ok(self.stores().get(name)?.store().clone())
     }
 
     /// What changes in it.

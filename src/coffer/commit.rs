@@ -115,8 +115,14 @@ fn run(backend: &dyn Backend, mut receiver: mpsc::Receiver<Waiting>) {
                 }
             }
             Err(error) => {
+                let mut answers = answers.into_iter();
+                // Most groups are of one blob: its sender hears the failure itself.
+                let first = answers.next();
                 for (answer, _place) in answers {
                     let _ = answer.send(Err(again(&error)));
+                }
+                if let Some((answer, _place)) = first {
+                    let _ = answer.send(Err(error));
                 }
             }
         }
@@ -152,6 +158,9 @@ fn again(error: &Error) -> Error {
             reason: reason.clone(),
         },
         Error::Busy => Error::Busy,
+        Error::Http(failed) => Error::Remote {
+            reason: failed.to_string(),
+        },
         other => Error::ReadOnly {
             reason: other.to_string(),
         },

@@ -77,12 +77,13 @@ pub enum Error {
     /// A state file of the store.
     #[error(transparent)]
     State(#[from] crate::durable::Error),
-    /// Another node answered with an error, or not at all.
-    #[error("{url}: {reason}")]
+    /// Another node could not be asked, or refused.
+    #[error(transparent)]
+    Http(#[from] crate::http::Error),
+    /// Another node answered something that cannot be.
+    #[error("{reason}")]
     Remote {
-        /// What was asked.
-        url: String,
-        /// What it said.
+        /// What is wrong with it; names the node.
         reason: String,
     },
 }

@@ -1,0 +1,9 @@
+//! The composition root: opens what the configuration names, wires it, and ends it in order.
+
+mod outcome;
+mod place;
+mod runtime;
+
+pub use outcome::Outcome;
+pub use place::{Access, Held, Place};
+pub use runtime::{harden, log, runtime};

@@ -1,0 +1,77 @@
+//! Where a command of the shell works: a data folder of this machine, or another node.
+
+use std::path::PathBuf;
+
+use tokio::runtime::Handle;
+
+use crate::coffer::{self, Compression, Remote};
+use crate::http::{Client, NodeUrl, Token, Trust};
+use crate::id::StoreName;
+use crate::node::{self, Node};
+
+/// How a place is reached.
+#[derive(Debug)]
+pub enum Access {
+    /// A data folder that nobody serves.
+    Folder {
+        /// The folder.
+        data: PathBuf,
+        /// Whether a folder that is not there becomes a new node.
+        create: bool,
+    },
+    /// A running node.
+    Node {
+        /// Its address.
+        url: NodeUrl,
+        /// Who it must be.
+        trust: Trust,
+        /// What opens it.
+        token: Option<Token>,
+    },
+}
+
+/// An open place.
+pub struct Place {
+    /// The blobs of the named store, here or there.
+    pub store: coffer::Store,
+    /// What holds them.
+    pub held: Held,
+}
+
+/// What a place is.
+pub enum Held {
+    /// A data folder, open in this process.
+    Folder(Node),
+    /// A client of a running node.
+    Node(Client),
+}
+
+impl Place {
+    /// Opens a place and its store `name`.
+    ///
+    /// # Errors
+    /// A data folder that can't be opened ([`node::FolderError`]), or a store that is not there.
+    pub fn open(access: Access, name: &StoreName, runtime: &Handle) -> anyhow::Result<Place> {
+        match access {
+            Access::Folder { data, create } => {
+                let node = Node::open(node::Options {
+                    create,
+                    ..node::Options::new(data)
+                })?;
+                Ok(Place {
+                    store: node.store(name)?,
+                    held: Held::Folder(node),
+                })
+            }
+            Access::Node { url, trust, token } => {
+                let client = Client::new(url, trust, token, runtime.clone())?;
+                let backend = Remote::new(client.clone(), name);
+                Ok(Place {
+                    // The node packs as its store wants; compressing here would be undone before sending.
+                    store: coffer::Store::new(std::sync::Arc::new(backend), Compression::OFF)?,
+                    held: Held::Node(client),
+                })
+            }
+        }
+    }
+}

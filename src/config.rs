@@ -1,0 +1,311 @@
+//! What a node is told before it starts: a file, the environment and flags, checked and joined.
+//!
+//! A flag wins over the environment, the environment over the file, the file over the defaults. Every
+//! refusal names the key, and where it was said.
+
+mod raw;
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+pub use raw::Raw;
+
+/// HTTPS for everyone who can reach the machine.
+const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8443));
+
+/// Plain HTTP for this machine alone.
+const PLAIN_HTTP: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080));
+
+/// The most other names a node may be reached by.
+const AUTHORITIES_MAX: usize = 16;
+
+/// How a node runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The data folder.
+    pub data: PathBuf,
+    /// Where HTTPS listens. Port 0 picks one.
+    pub listen: SocketAddr,
+    /// Where plain HTTP listens: with data on loopback, a landing page elsewhere. Port 0 picks one.
+    pub plain_http: SocketAddr,
+    /// Other `host[:port]` by which browsers reach the node, for example through a port forward.
+    pub authorities: Vec<String>,
+    /// How much is logged.
+    pub log: LogLevel,
+}
+
+/// How much is logged: each level has what those before it have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Someone must act.
+    Error,
+    /// Degraded, but working.
+    Warn,
+    /// State changes a user would notice.
+    #[default]
+    Info,
+    /// Decisions.
+    Debug,
+    /// Each packet and row.
+    Trace,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("the configuration {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no TOML, or has a key that does not exist or of another type.
+    #[error("the configuration {}{}: {reason}", path.display(), line.map_or_else(String::new, |line| format!(", line {line}")))]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: Option<usize>,
+        /// What the parser said; names the key.
+        reason: String,
+    },
+    /// A key has a value that it can't have.
+    #[error("{key} ({origin}): {value:?} is {expected}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Where it was said.
+        origin: Origin,
+        /// The value.
+        value: String,
+        /// Why it is refused.
+        expected: &'static str,
+    },
+    /// A key without a default was not given.
+    #[error("{key} is not given: say --{key}, or put `{key} = …` into the configuration")]
+    Absent {
+        /// The key.
+        key: &'static str,
+    },
+}
+
+/// Where a value was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// A flag of the command line.
+    Flag,
+    /// A variable of the environment.
+    Environment,
+    /// The file.
+    File(PathBuf),
+}
+
+impl Config {
+    /// Reads the file, where one is given, and the environment, and lets `flags` win.
+    ///
+    /// # Errors
+    /// [`Error`]; each names the key.
+    pub fn load(flags: Raw, file: Option<&Path>) -> Result<Config, Error> {
+        let mut sources = vec![
+            (Origin::Flag, flags),
+            (
+                Origin::Environment,
+                Raw::from_environment(|name| std::env::var(name).ok()),
+            ),
+        ];
+        if let Some(path) = file {
+            sources.push((Origin::File(path.to_owned()), Raw::from_file(path)?));
+        }
+        Config::join(&sources)
+    }
+
+    /// The first source that says something about a key decides.
+    fn join(sources: &[(Origin, Raw)]) -> Result<Config, Error> {
+        let data = first(sources, |raw| &raw.data).map(|(_, data)| PathBuf::from(data));
+        let data = data.ok_or(Error::Absent { key: "data" })?;
+        if data.as_os_str().is_empty() {
+            return Err(Error::Absent { key: "data" });
+        }
+        let address = "no address: write ADDR:PORT, for example 0.0.0.0:8443";
+        Ok(Config {
+            data,
+            listen: parsed(sources, "listen", |raw| &raw.listen, address)?.unwrap_or(LISTEN),
+            plain_http: parsed(sources, "plain_http", |raw| &raw.plain_http, address)?.unwrap_or(PLAIN_HTTP),
+            authorities: authorities(sources)?,
+            log: parsed(
+                sources,
+                "log",
+                |raw| &raw.log,
+                "no level: error, warn, info, debug or trace",
+            )?
+            .unwrap_or_default(),
+        })
+    }
+}
+
+fn first<'a, T>(
+    sources: &'a [(Origin, Raw)],
+    field: impl Fn(&'a Raw) -> &'a Option<T>,
+) -> Option<(&'a Origin, &'a T)> {
+    sources
+        .iter()
+        .find_map(|(origin, raw)| field(raw).as_ref().map(|value| (origin, value)))
+}
+
+fn parsed<'a, T: FromStr>(
+    sources: &'a [(Origin, Raw)],
+    key: &'static str,
+    field: impl Fn(&'a Raw) -> &'a Option<String>,
+    expected: &'static str,
+) -> Result<Option<T>, Error> {
+    let Some((origin, value)) = first(sources, field) else {
+        return Ok(None);
+    };
+    value.parse().map(Some).map_err(|_| Error::Value {
+        key,
+        origin: origin.clone(),
+        value: value.clone(),
+        expected,
+    })
+}
+
+/// Whether each is an authority of RFC 3986 without a user is for the edge that compares it to say; here only
+/// what no authority can be is refused, so that the key is named.
+fn authorities(sources: &[(Origin, Raw)]) -> Result<Vec<String>, Error> {
+    let Some((origin, authorities)) = first(sources, |raw| &raw.authorities) else {
+        return Ok(Vec::new());
+    };
+    let refuse = |value: &str, expected| Error::Value {
+        key: "authorities",
+        origin: origin.clone(),
+        value: value.to_owned(),
+        expected,
+    };
+    if authorities.len() > AUTHORITIES_MAX {
+        return Err(refuse(&authorities.join(","), "longer than 16 entries"));
+    }
+    for authority in authorities {
+        let is_plain = http_authority(authority);
+        if !is_plain {
+            return Err(refuse(
+                authority,
+                "no host[:port], for example box.example.org:8443",
+            ));
+        }
+    }
+    Ok(authorities
+        .iter()
+        .map(|authority| authority.to_ascii_lowercase())
+        .collect())
+}
+
+fn http_authority(text: &str) -> bool {
+    text.parse::<http::uri::Authority>().is_ok_and(|authority| {
+        !authority.host().is_empty()
+            && !text.contains('@')
+            && (!text.contains(':') || authority.port_u16().is_some() || text.ends_with(']'))
+    })
+}
+
+impl FromStr for LogLevel {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<LogLevel, ()> {
+        match text {
+            "error" => Ok(LogLevel::Error),
+            "warn" => Ok(LogLevel::Warn),
+            "info" => Ok(LogLevel::Info),
+            "debug" => Ok(LogLevel::Debug),
+            "trace" => Ok(LogLevel::Trace),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Flag => f.write_str("on the command line"),
+            Origin::Environment => f.write_str("in the environment"),
+            Origin::File(path) => write!(f, "in {}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> Result<Raw, Error> {
+        Raw::parse(text, Path::new("refuge.toml"))
+    }
+
+    fn join(text: &str) -> Result<Config, Error> {
+        Config::join(&[(Origin::File("refuge.toml".into()), raw(text)?)])
+    }
+
+    #[test]
+    fn defaults_fill_what_was_not_said() {
+        let config = join("data = '/srv/refuge'").unwrap();
+        assert_eq!(config.data, Path::new("/srv/refuge"));
+        assert_eq!(config.listen.to_string(), "0.0.0.0:8443");
+        assert_eq!(config.plain_http.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.log, LogLevel::Info);
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_environment_and_that_over_the_file() {
+        let environment = Raw::from_environment(|name| {
+            (name != "REFUGE_DATA").then(|| if name == "REFUGE_LOG" { "warn" } else { "[::1]:2" }.to_owned())
+        });
+        let flags = Raw {
+            listen: Some("127.0.0.1:1".to_owned()),
+            ..Raw::default()
+        };
+        let file =
+            raw("data = 'd'\nlisten = '127.0.0.1:3'\nplain_http = '127.0.0.1:3'\nlog = 'debug'").unwrap();
+        let config = Config::join(&[
+            (Origin::Flag, flags),
+            (
+                Origin::Environment,
+                Raw {
+                    authorities: None,
+                    ..environment
+                },
+            ),
+            (Origin::File("f".into()), file),
+        ])
+        .unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:1");
+        assert_eq!(config.plain_http.to_string(), "[::1]:2");
+        assert_eq!(config.log, LogLevel::Warn);
+    }
+
+    #[test]
+    fn every_refusal_names_the_key() {
+        for (text, key) in [
+            ("data = 'd'\nlissten = '127.0.0.1:1'", "lissten"),
+            ("data = 'd'\nlisten = 8443", "listen"),
+            ("data = 'd'\nlisten = 'nowhere'", "listen"),
+            ("data = 'd'\nplain_http = ':80'", "plain_http"),
+            ("data = 'd'\nlog = 'loud'", "log"),
+            ("data = 'd'\nauthorities = ['a@b']", "authorities"),
+            ("data = 'd'\nauthorities = ['b:port']", "authorities"),
+            ("listen = '127.0.0.1:1'", "data"),
+        ] {
+            let message = join(text).unwrap_err().to_string();
+            assert!(message.contains(key), "{message}");
+        }
+        let message = join("data = 'd'\nlissten = 1").unwrap_err().to_string();
+        assert!(
+            message.contains("line 2") && message.contains("refuge.toml"),
+            "{message}"
+        );
+    }
+}

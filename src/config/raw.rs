@@ -1,0 +1,66 @@
+//! The shapes in which a configuration is written: text that nobody has looked at yet.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::Error;
+
+/// What a source says; `None` where it is silent. An unknown key is an error, not silence.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raw {
+    /// The data folder.
+    pub data: Option<String>,
+    /// `ADDR:PORT` of HTTPS.
+    pub listen: Option<String>,
+    /// `ADDR:PORT` of plain HTTP.
+    pub plain_http: Option<String>,
+    /// Other `host[:port]` by which the node is reached.
+    pub authorities: Option<Vec<String>>,
+    /// `error`, `warn`, `info`, `debug` or `trace`.
+    pub log: Option<String>,
+}
+
+impl Raw {
+    /// What the environment says: `REFUGE_DATA`, `REFUGE_LISTEN`, `REFUGE_PLAIN_HTTP`, `REFUGE_AUTHORITIES`
+    /// (with commas) and `REFUGE_LOG`.
+    pub(super) fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Raw {
+        Raw {
+            data: variable("REFUGE_DATA"),
+            listen: variable("REFUGE_LISTEN"),
+            plain_http: variable("REFUGE_PLAIN_HTTP"),
+            authorities: variable("REFUGE_AUTHORITIES")
+                .map(|list| list.split(',').map(|one| one.trim().to_owned()).collect()),
+            log: variable("REFUGE_LOG"),
+        }
+    }
+
+    /// What a file says.
+    pub(super) fn from_file(path: &Path) -> Result<Raw, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        Raw::parse(&text, path)
+    }
+
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Raw, Error> {
+        toml::from_str(text).map_err(|error| {
+            let line = error
+                .span()
+                .and_then(|span| text.get(..span.start))
+                .map(|before| before.matches('\n').count() + 1);
+            // The parser names an unknown key; of a wrong type it knows only the place.
+            let key = line
+                .and_then(|line| text.lines().nth(line - 1))
+                .unwrap_or_default();
+            let key = key.split('=').next().unwrap_or_default().trim();
+            Error::File {
+                path: path.to_owned(),
+                line,
+                reason: format!("{key}: {}", error.message()),
+            }
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! One connection by itself, with what binds a proof to it: for the claim, before any token exists.
+
+use std::sync::Arc;
+
+use http::Uri;
+use http::header::{HOST, HeaderValue};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::body::{Outgoing, Response};
+use super::client::{CONNECT_TIMEOUT, Request};
+use super::error::{Error, impostor, innermost};
+use super::tls::{Trust, Verifier};
+use super::url::NodeUrl;
+use crate::id::NodeId;
+
+/// The exporter's label for channel bindings (RFC 9266, section 4.2), with an empty context.
+const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+
+/// One open connection; every request goes over it. Closed when dropped.
+pub struct Channel {
+    url: NodeUrl,
+    runtime: Handle,
+    secured: Option<Secured>,
+    sender: SendRequest<Outgoing>,
+    connection: JoinHandle<()>,
+}
+
+/// What TLS says about the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Secured {
+    node_id: NodeId,
+    exporter: [u8; 32],
+}
+
+impl Channel {
+    /// Connects to the node at `url`.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Impostor`] where it proves no id or not the one trusted.
+    pub fn open(url: NodeUrl, trust: Trust, runtime: Handle) -> Result<Channel, Error> {
+        let connecting = timeout(CONNECT_TIMEOUT, connect(url.clone(), trust, runtime.clone()));
+        match runtime.block_on(connecting) {
+            Ok(channel) => channel,
+            Err(_) => Err(Error::Silent {
+                url: url.to_string(),
+                patience: CONNECT_TIMEOUT,
+            }),
+        }
+    }
+
+    /// The id the node proved; `None` over plain HTTP.
+    pub fn node_id(&self) -> Option<NodeId> {
+        self.secured.map(|secured| secured.node_id)
+    }
+
+    /// The TLS session's exporter (RFC 9266), the same on both ends and on no other connection; `None` over
+    /// plain HTTP.
+    pub fn exporter(&self) -> Option<[u8; 32]> {
+        self.secured.map(|secured| secured.exporter)
+    }
+
+    /// Sends a request and waits for the head of a successful answer.
+    ///
+    /// # Errors
+    /// As [`super::Client::send`].
+    pub fn send(&mut self, request: Request) -> Result<Response, Error> {
+        let runtime = self.runtime.clone();
+        let time = request.time();
+        match runtime.block_on(timeout(time, self.answer(request))) {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::Silent {
+                url: self.url.to_string(),
+                patience: time,
+            }),
+        }
+    }
+
+    async fn answer(&mut self, request: Request) -> Result<Response, Error> {
+        let url = self.url.to_string();
+        let uri: Uri = request.path().parse().map_err(|_| Error::Unexpected {
+            url: url.clone(),
+            what: "a path no URL can hold",
+        })?;
+        let mut request = request.into_http(uri, None);
+        let host = HeaderValue::from_str(&self.url.authority()).map_err(|_| Error::Unexpected {
+            url: url.clone(),
+            what: "a host no header can hold",
+        })?;
+        request.headers_mut().insert(HOST, host);
+        let answer = self.sender.send_request(request).await;
+        let (head, body) = answer
+            .map_err(|error| Error::Broken {
+                url: url.clone(),
+                reason: innermost(&error),
+            })?
+            .into_parts();
+        let response = Response {
+            url,
+            runtime: self.runtime.clone(),
+            status: head.status,
+            headers: head.headers,
+            body,
+        };
+        response.succeeded().await
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+async fn connect(url: NodeUrl, trust: Trust, runtime: Handle) -> Result<Channel, Error> {
+    let unreachable = |error: &(dyn std::error::Error + 'static)| Error::Unreachable {
+        url: url.to_string(),
+        reason: innermost(error),
+    };
+    let stream = TcpStream::connect((url.host(), url.port()))
+        .await
+        .map_err(|error| unreachable(&error))?;
+    stream.set_nodelay(true).map_err(|error| unreachable(&error))?;
+    if !url.is_https() {
+        return begin(url, None, stream, runtime).await;
+    }
+    let verifier = Verifier::new(trust);
+    let connector = TlsConnector::from(Arc::new(verifier.client_config()?));
+    let name = ServerName::try_from(url.host().to_owned()).map_err(|error| unreachable(&error))?;
+    let stream = connector
+        .connect(name, stream)
+        .await
+        .map_err(|error| impostor(&url.to_string(), &error).unwrap_or_else(|| unreachable(&error)))?;
+    let exporter = stream
+        .get_ref()
+        .1
+        .export_keying_material([0; 32], EXPORTER_LABEL, Some(&[]))?;
+    let node_id = verifier.seen().ok_or_else(|| Error::Unexpected {
+        url: url.to_string(),
+        what: "no certificate",
+    })?;
+    begin(url, Some(Secured { node_id, exporter }), stream, runtime).await
+}
+
+async fn begin<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    url: NodeUrl,
+    secured: Option<Secured>,
+    stream: S,
+    runtime: Handle,
+) -> Result<Channel, Error> {
+    let (sender, connection) = handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| Error::Unreachable {
+            url: url.to_string(),
+            reason: innermost(&error),
+        })?;
+    let connection = runtime.spawn(async move {
+        // Whoever waits for an answer hears of a broken connection there.
+        let _ = connection.await;
+    });
+    Ok(Channel {
+        url,
+        runtime,
+        secured,
+        sender,
+        connection,
+    })
+}

@@ -1,0 +1,354 @@
+//! Requests to one node over a pool of connections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::body::{Outgoing, Piece, Response};
+use super::error::{Error, impostor, innermost};
+use super::tls::{Trust, Verifier};
+use super::url::{NodeUrl, Token};
+
+/// A machine of the same network answers in milliseconds; one across the world in one or two seconds.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A body in which nothing moves for so long has lost its other end.
+pub(super) const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Idle connections that are kept: one for each thread of a backup and one for its queries.
+const IDLE_CONNECTIONS: usize = 8;
+
+/// The server closes idle connections after longer than this, so that requests rarely meet a closing one.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Pieces of an upload that may wait for the network.
+const PIECES_WAITING: usize = 4;
+
+/// The most bytes of a JSON answer.
+const JSON_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How long the head of an answer may take after the request is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// For what is answered from an index, or flushed to a slow card: two minutes.
+    Short,
+    /// For what reads or moves a whole store: a day.
+    Long,
+}
+
+impl Patience {
+    fn duration(self) -> Duration {
+        match self {
+            Patience::Short => Duration::from_secs(120),
+            Patience::Long => Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// What is asked: a method, a path with its query, headers, a body held whole.
+#[derive(Debug, Clone)]
+pub struct Request {
+    method: Method,
+    path: String,
+    headers: HeaderMap,
+    body: Option<Bytes>,
+    patience: Patience,
+}
+
+impl Request {
+    /// A request without a body; `path` begins with `/` and is encoded already.
+    pub fn new(method: Method, path: impl Into<String>) -> Request {
+        Request {
+            method,
+            path: path.into(),
+            headers: HeaderMap::new(),
+            body: None,
+            patience: Patience::Short,
+        }
+    }
+
+    /// With a header.
+    ///
+    /// # Panics
+    /// Where the value holds what no header may: callers pass ids and parsed names.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &str) -> Request {
+        let value = HeaderValue::from_str(value).expect("ids and names are visible ASCII");
+        self.headers.insert(HeaderName::from_static(name), value);
+        self
+    }
+
+    /// With a JSON body.
+    ///
+    /// # Panics
+    /// Where the value does not serialize: our own types do.
+    #[must_use]
+    pub fn json(mut self, value: &impl Serialize) -> Request {
+        let body = serde_json::to_vec(value).expect("our own types serialize");
+        self.headers
+            .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.body = Some(body.into());
+        self
+    }
+
+    /// With a body.
+    #[must_use]
+    pub fn body(mut self, body: Bytes) -> Request {
+        self.body = Some(body);
+        self
+    }
+
+    /// With another patience than [`Patience::Short`].
+    #[must_use]
+    pub fn patience(mut self, patience: Patience) -> Request {
+        self.patience = patience;
+        self
+    }
+
+    /// The path with its query.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(super) fn time(&self) -> Duration {
+        self.patience.duration()
+    }
+
+    pub(super) fn into_http(self, uri: Uri, body: Option<Outgoing>) -> http::Request<Outgoing> {
+        let mut request = http::Request::new(body.unwrap_or(Outgoing::Whole(self.body)));
+        *request.method_mut() = self.method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+/// The client of one node; cloning it is cheap and shares the connections.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    url: NodeUrl,
+    token: Option<Token>,
+    verifier: Arc<Verifier>,
+    runtime: Handle,
+    pool: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Outgoing>,
+}
+
+impl Client {
+    /// A client of the node at `url`. Connects when the first request is made.
+    ///
+    /// # Errors
+    /// [`Error::Tls`].
+    pub fn new(url: NodeUrl, trust: Trust, token: Option<Token>, runtime: Handle) -> Result<Client, Error> {
+        let verifier = Verifier::new(trust);
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(verifier.client_config()?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        let pool = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Ok(Client {
+            inner: Arc::new(Inner {
+                url,
+                token,
+                verifier,
+                runtime,
+                pool,
+            }),
+        })
+    }
+
+    /// The node's address.
+    pub fn url(&self) -> &NodeUrl {
+        &self.inner.url
+    }
+
+    /// The id the node proved; `None` before the first answer and over plain HTTP.
+    pub fn node_id(&self) -> Option<crate::id::NodeId> {
+        self.inner.verifier.seen()
+    }
+
+    /// Sends a request and waits for the head of a successful answer.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for every status but 2xx, and what else [`Error`] lists.
+    pub fn send(&self, request: Request) -> Result<Response, Error> {
+        let time = request.time();
+        self.inner.runtime.block_on(async {
+            let answer = timeout(time, self.answer(request, None)).await;
+            answer.map_err(|_| self.silent(time))?
+        })
+    }
+
+    /// Sends a request and reads a JSON answer.
+    ///
+    /// # Errors
+    /// As [`Client::send`] and [`Response::json`].
+    pub fn json<T: DeserializeOwned>(&self, request: Request) -> Result<T, Error> {
+        self.send(request)?.json(JSON_BYTES_MAX)
+    }
+
+    /// Begins a request whose body comes in pieces, `len` bytes of them where that is known.
+    pub fn upload(&self, request: Request, len: Option<u64>) -> Upload {
+        let (sender, pieces) = mpsc::channel(PIECES_WAITING);
+        let body = Outgoing::Streamed {
+            pieces,
+            left: len,
+            ended: false,
+        };
+        let time = request.time();
+        let client = self.clone();
+        let answer = self
+            .inner
+            .runtime
+            .spawn(async move { client.answer(request, Some(body)).await });
+        Upload {
+            client: self.clone(),
+            sender,
+            answer: Some(answer),
+            time,
+        }
+    }
+
+    async fn answer(&self, mut request: Request, body: Option<Outgoing>) -> Result<Response, Error> {
+        let inner = &self.inner;
+        if let Some(token) = &inner.token {
+            let value = format!("Bearer {}", token.reveal());
+            let mut value = HeaderValue::from_str(&value).expect("a token is visible ASCII");
+            value.set_sensitive(true);
+            request.headers.insert(AUTHORIZATION, value);
+        }
+        let uri = format!("{}{}", inner.url, request.path());
+        let uri: Uri = uri.parse().map_err(|_| Error::Unexpected {
+            url: inner.url.to_string(),
+            what: "a path no URL can hold",
+        })?;
+        let answer = inner.pool.request(request.into_http(uri, body)).await;
+        let (head, body) = answer.map_err(|error| self.failed(&error))?.into_parts();
+        let response = Response {
+            url: inner.url.to_string(),
+            runtime: inner.runtime.clone(),
+            status: head.status,
+            headers: head.headers,
+            body,
+        };
+        response.succeeded().await
+    }
+
+    fn failed(&self, error: &hyper_util::client::legacy::Error) -> Error {
+        let url = self.inner.url.to_string();
+        if let Some(impostor) = impostor(&url, error) {
+            return impostor;
+        }
+        let reason = innermost(error);
+        match error.is_connect() {
+            true => Error::Unreachable { url, reason },
+            false => Error::Broken { url, reason },
+        }
+    }
+
+    fn silent(&self, patience: Duration) -> Error {
+        Error::Silent {
+            url: self.inner.url.to_string(),
+            patience,
+        }
+    }
+}
+
+/// A request whose body is being sent. Dropping it gives the request up; the node keeps nothing of it.
+pub struct Upload {
+    client: Client,
+    sender: mpsc::Sender<Piece>,
+    /// `None` only once it was waited for.
+    answer: Option<JoinHandle<Result<Response, Error>>>,
+    time: Duration,
+}
+
+impl Upload {
+    /// Sends the next bytes; waits where the network is slower.
+    ///
+    /// # Errors
+    /// Why the request ended before its body did: a refusal, mostly.
+    pub fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        let runtime = self.client.inner.runtime.clone();
+        let sent = runtime.block_on(timeout(BODY_IDLE_TIMEOUT, self.sender.send(Piece::Bytes(bytes))));
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => self.ended_early(),
+            Err(_) => Err(self.client.silent(BODY_IDLE_TIMEOUT)),
+        }
+    }
+
+    /// Ends the body and waits for the head of a successful answer.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub fn finish(mut self) -> Result<Response, Error> {
+        let runtime = self.client.inner.runtime.clone();
+        let ended = runtime.block_on(timeout(BODY_IDLE_TIMEOUT, self.sender.send(Piece::End)));
+        if ended.is_err() {
+            return Err(self.client.silent(BODY_IDLE_TIMEOUT));
+        }
+        // Where the channel is closed the answer is there already.
+        self.wait()
+    }
+
+    fn ended_early(&mut self) -> Result<(), Error> {
+        self.wait()?;
+        Err(Error::Unexpected {
+            url: self.client.inner.url.to_string(),
+            what: "an answer before the request was whole",
+        })
+    }
+
+    fn wait(&mut self) -> Result<Response, Error> {
+        let broken = || Error::Broken {
+            url: self.client.inner.url.to_string(),
+            reason: "the request was given up".to_owned(),
+        };
+        let Some(answer) = self.answer.take() else {
+            return Err(broken());
+        };
+        let abort = answer.abort_handle();
+        let runtime = self.client.inner.runtime.clone();
+        match runtime.block_on(timeout(self.time, answer)) {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(broken()),
+            Err(_) => {
+                abort.abort();
+                Err(self.client.silent(self.time))
+            }
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(answer) = &self.answer {
+            answer.abort();
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What can go wrong between here and another node, by what the caller does about it.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde::Deserialize;
+
+use crate::id::NodeId;
+
+/// A request that did not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection came about.
+    #[error("{url} does not answer ({reason}): is the node running there?")]
+    Unreachable {
+        /// The node.
+        url: String,
+        /// The innermost cause.
+        reason: String,
+    },
+    /// Whoever answers is not the node that was pinned, or proves no identity at all.
+    #[error("{url} is not the node it should be: expected {expected}, {found}")]
+    Impostor {
+        /// The node's address.
+        url: String,
+        /// Who was expected.
+        expected: String,
+        /// Who answered.
+        found: String,
+    },
+    /// Nothing was heard for longer than a node may take.
+    #[error("{url} has not answered for {} seconds", patience.as_secs())]
+    Silent {
+        /// The node.
+        url: String,
+        /// How long it was waited for.
+        patience: Duration,
+    },
+    /// The connection broke while something was under way.
+    #[error("the connection to {url} broke: {reason}")]
+    Broken {
+        /// The node.
+        url: String,
+        /// The innermost cause.
+        reason: String,
+    },
+    /// The node refused, and said why.
+    #[error("{url}: {refusal}")]
+    Refused {
+        /// The node.
+        url: String,
+        /// Its answer.
+        refusal: Refusal,
+    },
+    /// The answer is not what this version understands.
+    #[error("{url} answers what this refuge does not understand ({what}): are both of the same version?")]
+    Unexpected {
+        /// The node.
+        url: String,
+        /// What was wrong with it.
+        what: &'static str,
+    },
+    /// This machine could not set up TLS.
+    #[error("TLS could not be set up: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A node's refusal: its status and the JSON that every failed request answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The status.
+    pub status: StatusCode,
+    /// `error` of the answer: a word for machines; empty where the node gave none.
+    pub code: String,
+    /// `reason` of the answer: a sentence for people.
+    pub reason: String,
+    /// The answer's bytes, bounded: some refusals carry more.
+    pub body: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct RefusalBody {
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    reason: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, body: Vec<u8>) -> Refusal {
+        let parsed = serde_json::from_slice(&body).unwrap_or(RefusalBody {
+            error: String::new(),
+            reason: String::new(),
+        });
+        Refusal {
+            status,
+            code: parsed.error,
+            reason: parsed.reason,
+            body,
+        }
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.reason.is_empty() {
+            true => write!(f, "{}", self.status),
+            false => f.write_str(&self.reason),
+        }
+    }
+}
+
+impl Error {
+    /// The node's refusal, where it is one.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Error::Refused { refusal, .. } => Some(refusal),
+            Error::Unreachable { .. }
+            | Error::Impostor { .. }
+            | Error::Silent { .. }
+            | Error::Broken { .. }
+            | Error::Unexpected { .. }
+            | Error::Tls(_) => None,
+        }
+    }
+}
+
+/// The innermost cause of a failure, which is what says something: `Connection refused`, not `client error`.
+pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut at = error;
+    while let Some(source) = at.source() {
+        at = source;
+    }
+    at.to_string()
+}
+
+/// What a failed handshake means, where the identity is why.
+pub(super) fn impostor(url: &str, error: &(dyn std::error::Error + 'static)) -> Option<Error> {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        // An error inside an `io::Error` shows as its source only one level down.
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(|error| error.get_ref())
+            .and_then(|error| error.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) =
+            inner.or_else(|| error.downcast_ref())
+            && let Some(stranger) = other.0.downcast_ref::<Stranger>()
+        {
+            return Some(Error::Impostor {
+                url: url.to_owned(),
+                expected: stranger
+                    .expected
+                    .map_or_else(|| "any node".to_owned(), |id| id.to_string()),
+                found: stranger
+                    .found
+                    .map_or_else(|| "it proves no node id".to_owned(), |id| format!("it is {id}")),
+            });
+        }
+        at = error.source();
+    }
+    None
+}
+
+/// Who answered instead of who was expected; travels through rustls.
+#[derive(Debug, thiserror::Error)]
+#[error("another node answered")]
+pub(super) struct Stranger {
+    pub(super) expected: Option<NodeId>,
+    pub(super) found: Option<NodeId>,
+}
