@@ -197,8 +197,9 @@ def markdown(rows, missing, heads):
     machines = sorted({head["machine"] for head in heads.values()})
     loads = [head["load"] for head in heads.values()]
     runs = sorted({head["runs"] for head in heads.values()})
-    lines += ["", f"Medians of {' or '.join(map(str, runs))} runs in turns on: {'; '.join(machines)}."]
-    lines.append(f"Load average before the rows: {min(loads):.1f} to {max(loads):.1f}.")
+    if loads:
+        lines += ["", f"Medians of {' or '.join(map(str, runs))} runs in turns on: {'; '.join(machines)}."]
+        lines.append(f"Load average before the rows: {min(loads):.1f} to {max(loads):.1f}.")
     if missing:
         lines.append(f"Not measured: {', '.join(missing)}.")
     return "\n".join(lines) + "\n"
