@@ -191,12 +191,13 @@ fn only_the_outermost_modules_erase_error_types_and_print() {
 
 #[test]
 fn lints_are_silenced_with_expect_alone() {
-    let all = sources("src");
-    refuse(all.iter().flat_map(|source| {
+    let shipped = shipped();
+    refuse(shipped.iter().flat_map(|source| {
         let allows = source
             .code
             .match_indices("#[allow(")
             .chain(source.code.match_indices("#![allow("));
+        let allows = allows.filter(|&(at, _)| !source.is_test_only(at));
         allows.map(|(at, _)| {
             format!(
                 "{}:{}: `expect` with a reason instead of `allow`",
@@ -288,20 +289,31 @@ fn refused_imports(source: &Source) -> Vec<String> {
 
 /// Words of the code of `src/`, outside tests, where `allowed` says that they don't belong.
 fn misplaced(words: &[&str], allowed: impl Fn(&str) -> bool) -> Vec<String> {
-    let all = sources("src");
-    let test_only: Vec<_> = all.iter().flat_map(Source::test_only_files).collect();
-    let is_test_file = |path: &str| {
-        test_only.iter().any(|test| {
-            path.strip_prefix(test.as_str())
-                .is_some_and(|rest| rest.starts_with(['.', '/']))
-        })
-    };
-    let judged = all
-        .iter()
-        .filter(|source| !allowed(&source.path) && !is_test_file(&source.path));
+    let judged = shipped().into_iter().filter(|source| !allowed(&source.path));
     judged
-        .flat_map(|source| words.iter().flat_map(|word| uses(source, word)))
+        .flat_map(|source| {
+            words
+                .iter()
+                .flat_map(|word| uses(&source, word))
+                .collect::<Vec<_>>()
+        })
         .collect()
+}
+
+/// The files of `src/` that are not compiled for tests alone.
+fn shipped() -> Vec<Source> {
+    let mut all = sources("src");
+    let test_only: Vec<_> = all.iter().flat_map(Source::test_only_files).collect();
+    all.retain(|source| {
+        let below = |test: &String| {
+            source
+                .path
+                .strip_prefix(test.as_str())
+                .is_some_and(|rest| rest.starts_with(['.', '/']))
+        };
+        !test_only.iter().any(below)
+    });
+    all
 }
 
 /// Calls, macros and paths of this name outside tests; an item or field may be called so.
