@@ -1,10 +1,13 @@
 //! The command line: one file per subcommand, no domain logic.
 
 mod blobs;
+mod check;
 mod exit;
+mod id;
 mod known;
 mod output;
 mod place;
+mod progress;
 
 use std::io;
 use std::process::ExitCode;
@@ -42,6 +45,8 @@ enum Command {
     Stat(blobs::StatArgs),
     Ls(blobs::LsArgs),
     Rm(blobs::RmArgs),
+    Check(check::Args),
+    Id(id::Args),
 }
 
 /// What every command works with.
@@ -87,6 +92,8 @@ fn perform(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
         Command::Stat(args) => blobs::stat(args, session),
         Command::Ls(args) => blobs::ls(args, session),
         Command::Rm(args) => blobs::rm(args, session),
+        Command::Check(args) => check::run(args, session),
+        Command::Id(args) => id::run(args, session),
     }
 }
 

@@ -8,8 +8,9 @@ use super::Session;
 use super::exit::{Exit, Failure};
 use super::known::Known;
 use crate::app::{Access, Place};
-use crate::http::{NodeUrl, Token, Trust};
+use crate::http::{Channel, NodeUrl, Token, Trust};
 use crate::id::{NodeId, StoreName};
+use crate::node::{self, Node};
 
 /// The environment variable that holds a token.
 const TOKEN_VARIABLE: &str = "REFUGE_TOKEN";
@@ -39,6 +40,29 @@ impl PlaceArgs {
     pub(super) fn open(&self, session: &Session, create: bool) -> anyhow::Result<Place> {
         let access = self.access(create)?;
         Ok(Place::open(access, &self.store, session.runtime.handle())?)
+    }
+
+    /// The certificate (DER) of the node that is meant, also of one that is not known yet.
+    pub(super) fn certificate(&self, session: &Session) -> anyhow::Result<Vec<u8>> {
+        if let Some(data) = &self.data {
+            let node = Node::open(node::Options {
+                create: false,
+                ..node::Options::new(data)
+            })?;
+            return Ok(node.identity().certificate_der().to_vec());
+        }
+        let known = Known::read()?;
+        let url = match &self.node {
+            Some(url) => url.clone(),
+            None => known.only()?.url.clone(),
+        };
+        let node_id = self.node_id.or(known.find(&url).map(|entry| entry.node_id));
+        let trust = node_id.map_or(Trust::FirstContact, Trust::Pinned);
+        let channel = Channel::open(url.clone(), trust, session.runtime.handle().clone())?;
+        match channel.certificate_der() {
+            Some(der) => Ok(der.to_vec()),
+            None => Err(Failure::new(Exit::Usage, format!("{url} proves nothing: ask over https")).into()),
+        }
     }
 
     fn access(&self, create: bool) -> anyhow::Result<Access> {

@@ -34,9 +34,9 @@ pub struct Channel {
 }
 
 /// What TLS says about the other end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Secured {
     node_id: NodeId,
+    certificate_der: Vec<u8>,
     exporter: [u8; 32],
 }
 
@@ -58,13 +58,20 @@ impl Channel {
 
     /// The id the node proved; `None` over plain HTTP.
     pub fn node_id(&self) -> Option<NodeId> {
-        self.secured.map(|secured| secured.node_id)
+        self.secured.as_ref().map(|secured| secured.node_id)
+    }
+
+    /// The certificate that proved it (DER).
+    pub fn certificate_der(&self) -> Option<&[u8]> {
+        self.secured
+            .as_ref()
+            .map(|secured| secured.certificate_der.as_slice())
     }
 
     /// The TLS session's exporter (RFC 9266), the same on both ends and on no other connection; `None` over
     /// plain HTTP.
     pub fn exporter(&self) -> Option<[u8; 32]> {
-        self.secured.map(|secured| secured.exporter)
+        self.secured.as_ref().map(|secured| secured.exporter)
     }
 
     /// Sends a request and waits for the head of a successful answer.
@@ -142,11 +149,15 @@ async fn connect(url: NodeUrl, trust: Trust, runtime: Handle) -> Result<Channel,
         .get_ref()
         .1
         .export_keying_material([0; 32], EXPORTER_LABEL, Some(&[]))?;
-    let node_id = verifier.seen().ok_or_else(|| Error::Unexpected {
-        url: url.to_string(),
-        what: "no certificate",
-    })?;
-    begin(url, Some(Secured { node_id, exporter }), stream, runtime).await
+    let secured = verifier
+        .seen()
+        .zip(verifier.certificate_der())
+        .map(|(node_id, der)| Secured {
+            node_id,
+            certificate_der: der.to_vec(),
+            exporter,
+        });
+    begin(url, secured, stream, runtime).await
 }
 
 async fn begin<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(

@@ -25,7 +25,14 @@ pub enum Trust {
 pub(super) struct Verifier {
     trust: Trust,
     provider: Arc<CryptoProvider>,
-    seen: OnceLock<NodeId>,
+    seen: OnceLock<Seen>,
+}
+
+/// The node that was met first.
+#[derive(Debug)]
+struct Seen {
+    node_id: NodeId,
+    certificate_der: Vec<u8>,
 }
 
 impl Verifier {
@@ -39,7 +46,12 @@ impl Verifier {
 
     /// The node that was met first.
     pub(super) fn seen(&self) -> Option<NodeId> {
-        self.seen.get().copied()
+        self.seen.get().map(|seen| seen.node_id)
+    }
+
+    /// Its certificate.
+    pub(super) fn certificate_der(&self) -> Option<&[u8]> {
+        self.seen.get().map(|seen| seen.certificate_der.as_slice())
     }
 
     /// The TLS settings of a client that accepts what this verifier accepts.
@@ -72,8 +84,10 @@ impl ServerCertVerifier for Verifier {
         };
         match found {
             Some(found) if expected.is_none_or(|expected| expected == found) => {
-                let seen = self.seen.get_or_init(|| found);
-                debug_assert_eq!(*seen, found);
+                self.seen.get_or_init(|| Seen {
+                    node_id: found,
+                    certificate_der: end_entity.as_ref().to_vec(),
+                });
                 Ok(ServerCertVerified::assertion())
             }
             found => {
