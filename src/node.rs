@@ -4,31 +4,54 @@
 //! use case; they need nothing below this module, and what fails is an outcome ([`Error`]) that they only
 //! have to word for their protocol. Opening and the calls that say so block; everything else is async.
 
+mod access;
+mod account;
 mod blobs;
+mod claim;
 mod clock;
 mod error;
 mod events;
 mod folder;
 mod identity;
+mod limit;
+mod password;
+mod secret;
+mod security_log;
+mod session;
 mod stores;
+mod token;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use access::{Principal, Role, Scope, Scopes, Via};
+pub use account::{Account, Accounts, PasswordChange};
 pub use blobs::{Blobs, Reading, Receiver};
+pub use claim::{
+    CLAIM_EXPORTER_LABEL, Claim, ClaimCode, ClaimCodeError, ClaimProof, ClaimSide, Proven, claim_mac,
+};
 pub use clock::Clock;
 pub use error::{Cause, Error, FolderError, Kind, Refusal};
 pub use events::{Delivery, EVENTS_KEPT, Event, EventId, Events, Subscription};
 pub use identity::Identity;
+pub use secret::{Password, SecretText};
+pub use security_log::{LOG_ENTRIES_MAX, LogEntry, SecurityLog};
+pub use session::{NewSession, SESSION_ABSOLUTE, SESSION_IDLE, Sessions};
 pub use stores::{BackendSettings, RemoveOptions, StoreInfo, StoreSettings, Stores};
+pub use token::{NewToken, TokenInfo, TokenRequest, Tokens};
 
 use crate::coffer;
 pub use crate::coffer::{
     BATCH_IDS_MAX, CheckOptions, CheckReport, Class, LIST_PAGE_MAX, PACKED_BYTES_MAX, Packed, Put, Stat,
     Status, clamp,
 };
-use crate::id::StoreName;
+use access::Access;
 use folder::Folder;
+use password::Hasher;
+use security_log::{About, LogKind};
+
+use crate::db::{self, Database};
+use crate::id::StoreName;
 
 /// How a node is opened.
 #[derive(Debug, Clone)]
@@ -63,9 +86,13 @@ pub struct Node {
 
 struct Inner {
     identity: Identity,
+    claim: Claim,
+    accounts: Accounts,
+    sessions: Sessions,
+    tokens: Tokens,
+    access: Arc<Access>,
     stores: Stores,
     events: Events,
-    clock: Clock,
     /// Last, so that the folder is held until everything in it is closed.
     folder: Folder,
 }
@@ -78,8 +105,12 @@ impl Node {
     /// [`Error::Folder`]; nothing was changed then.
     pub fn open(options: Options) -> Result<Node, Error> {
         let mut folder = Folder::open(&options.folder, options.create)?;
-        let identity = Identity::open(&folder.subfolder("identity")?, folder.node())?;
+        let keys = folder.subfolder("identity")?;
+        let identity = Identity::open(&keys, folder.node())?;
         let events = Events::new(&options.clock);
+        let access = Arc::new(open_access(&folder.join("node.db"), &options.clock, &events)?);
+        let accounts = Accounts::new(Arc::clone(&access), Arc::new(Hasher::new()));
+        let claim = Claim::open(&keys, identity.node_id(), Arc::clone(&access), accounts.clone())?;
         let stores = Stores::open(&folder.subfolder("stores")?, options.main_store, &events)?;
         if folder.node().is_none() {
             folder.settle(identity.node_id())?;
@@ -88,9 +119,13 @@ impl Node {
         Ok(Node {
             inner: Arc::new(Inner {
                 identity,
+                claim,
+                accounts,
+                sessions: Sessions::new(Arc::clone(&access)),
+                tokens: Tokens::new(Arc::clone(&access)),
+                access,
                 stores,
                 events,
-                clock: options.clock,
                 folder,
             }),
         })
@@ -118,4 +153,68 @@ impl Node {
     pub fn events(&self) -> &Events {
         &self.inner.events
     }
+
+    /// Whether it has an owner, and how it gets one.
+    pub fn claim(&self) -> &Claim {
+        &self.inner.claim
+    }
+
+    /// The people who may use it.
+    pub fn accounts(&self) -> &Accounts {
+        &self.inner.accounts
+    }
+
+    /// Their browsers.
+    pub fn sessions(&self) -> &Sessions {
+        &self.inner.sessions
+    }
+
+    /// Their programs.
+    pub fn tokens(&self) -> &Tokens {
+        &self.inner.tokens
+    }
+
+    /// Who tried to get in, what was given and taken.
+    pub fn security_log(&self) -> &SecurityLog {
+        &self.inner.access.log
+    }
+
+    /// What has to be done now and then; call it about once a minute. Writes nothing where nothing is due.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::Internal`]: the next call tries again.
+    pub async fn tend(&self) -> Result<(), Error> {
+        let access = Arc::clone(&self.inner.access);
+        db::crossing(move || {
+            session::tend(&access)?;
+            token::tend(&access)
+        })
+        .await
+    }
 }
+
+/// Opens the database of accounts. A damaged one is set aside and kept: the node goes on without accounts, so
+/// that it can be claimed again by whoever reads its console, and its blobs stay within reach.
+fn open_access(path: &Path, clock: &Clock, events: &Events) -> Result<Access, Error> {
+    let opened = match Database::open(path, access::MIGRATIONS) {
+        Err(db::Error::Corrupt { what, .. }) => {
+            let aside = db::set_aside(path)?;
+            tracing::error!(
+                aside = %aside.display(), what,
+                "the database of accounts was damaged and set aside: restore it, or claim the node again",
+            );
+            let access = Access::open(
+                Database::open(path, access::MIGRATIONS)?,
+                clock.clone(),
+                events.clone(),
+            )?;
+            access.log.write(LogKind::DatabaseSetAside, &About::default());
+            return Ok(access);
+        }
+        opened => opened?,
+    };
+    Access::open(opened, clock.clone(), events.clone())
+}
+
+#[cfg(test)]
+mod tests;

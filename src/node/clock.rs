@@ -25,20 +25,22 @@ impl Clock {
     }
 
     /// Seconds since 1970, as tables and state files keep them; 0 for a clock set before that.
-    pub(crate) fn unix_s(&self) -> u64 {
+    pub(crate) fn unix_s(&self) -> i64 {
         unix_s(self.now())
     }
 }
 
 /// Seconds since 1970 of a time.
-pub(crate) fn unix_s(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+pub(crate) fn unix_s(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// The time so many seconds after 1970.
-pub(crate) fn from_unix_s(seconds: u64) -> SystemTime {
+pub(crate) fn from_unix_s(seconds: i64) -> SystemTime {
     // A file may hold any number; the year 9999 is as good as any beyond it.
-    UNIX_EPOCH + Duration::from_secs(seconds.min(253_402_300_799))
+    let seconds = seconds.clamp(0, 253_402_300_799);
+    UNIX_EPOCH + Duration::from_secs(seconds.unsigned_abs())
 }
 
 impl Default for Clock {

@@ -329,6 +329,12 @@ impl From<db::Error> for Error {
     }
 }
 
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Error {
+        db::Error::from(error).into()
+    }
+}
+
 impl From<durable::Error> for Error {
     fn from(error: durable::Error) -> Error {
         match error {

@@ -129,7 +129,7 @@ impl Events {
     /// No events yet. Numbers begin above those of every earlier run, as long as the clock did not go back
     /// and no run had a million events a second.
     pub(super) fn new(clock: &Clock) -> Events {
-        let (newest, _) = watch::channel(clock.unix_s() << 20);
+        let (newest, _) = watch::channel(clock.unix_s().unsigned_abs() << 20);
         Events {
             inner: Arc::new(Inner {
                 kept: Mutex::new(VecDeque::with_capacity(EVENTS_KEPT)),

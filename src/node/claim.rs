@@ -1,0 +1,406 @@
+//! Claiming: whoever holds the code that the node shows on its console becomes its owner.
+//!
+//! The code is 16 characters of Crockford's base 32 (80 bits), made for this device at its first start and
+//! kept in `identity/claim.json` until it is used. A browser sends it; the command line proves that it knows
+//! it, so that nobody in between learns it:
+//!
+//! ```text
+//! exporter  32 bytes of the TLS session (RFC 5705), label "EXPORTER-refuge-claim-v1", no context
+//! proof     HMAC-SHA256(key = the code's 16 characters, "refuge claim v1 client" exporter node-id)
+//! answer    HMAC-SHA256(key = the code's 16 characters, "refuge claim v1 node"   exporter node-id)
+//! ```
+//!
+//! A node without an owner always has a code: where a damaged database took the accounts with it, a new code
+//! appears on the console, and whoever stands there is let in again.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use ring::hmac;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::access::{Access, Role};
+use super::account::{self, Accounts};
+use super::error::{Error, Kind, Refusal};
+use super::events::Event;
+use super::limit::Limiter;
+use super::password::StoredPassword;
+use super::secret::Password;
+use super::security_log::{About, LogKind};
+use super::session::{self, NewSession};
+use super::token::{self, NewToken, TokenRequest};
+use crate::id::{AccountName, NodeId};
+use crate::{db, durable};
+
+/// The label of the TLS exporter that a proof is bound to.
+pub const CLAIM_EXPORTER_LABEL: &[u8] = b"EXPORTER-refuge-claim-v1";
+
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+const CODE_CHARACTERS: usize = 16;
+
+/// A claim code, without its dashes.
+#[derive(Clone)]
+pub struct ClaimCode(Zeroizing<String>);
+
+/// The text is no claim code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a claim code is 16 letters and digits, shown as XXXX-XXXX-XXXX-XXXX")]
+pub struct ClaimCodeError;
+
+/// Which side of a claim computes a MAC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimSide {
+    /// Whoever claims.
+    Client,
+    /// The node.
+    Node,
+}
+
+/// A claim by proof.
+#[derive(Debug)]
+pub struct ClaimProof {
+    /// The TLS session's exporter, 32 bytes.
+    pub exporter: [u8; 32],
+    /// The client's MAC.
+    pub proof: [u8; 32],
+    /// The owner's account.
+    pub account: AccountName,
+    /// The owner's password, where one is set right away.
+    pub password: Option<Password>,
+    /// The token that is answered.
+    pub token: TokenRequest,
+}
+
+/// A successful claim by proof.
+#[derive(Debug)]
+pub struct Proven {
+    /// The node's MAC: that it knew the code as well.
+    pub answer: [u8; 32],
+    /// The first token.
+    pub token: NewToken,
+}
+
+/// The claim of a node.
+#[derive(Clone)]
+pub struct Claim {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    access: Arc<Access>,
+    accounts: Accounts,
+    node_id: NodeId,
+    path: PathBuf,
+    /// `None` once the node has an owner.
+    code: Mutex<Option<ClaimCode>>,
+    limiter: Mutex<Limiter>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CodeFile {
+    code: String,
+}
+
+impl Claim {
+    /// Opens the claim in the identity folder; makes a code where the node has no owner and no code.
+    pub(super) fn open(
+        folder: &Path,
+        node_id: NodeId,
+        access: Arc<Access>,
+        accounts: Accounts,
+    ) -> Result<Claim, Error> {
+        let path = folder.join("claim.json");
+        let has_owner = access
+            .table()
+            .accounts
+            .values()
+            .any(|row| row.role == Role::Owner);
+        let code = if has_owner {
+            // A crash between the owner's row and the removal of the code leaves one.
+            durable::remove(&path)?;
+            None
+        } else {
+            Some(open_code(&path)?)
+        };
+        Ok(Claim {
+            inner: Arc::new(Inner {
+                access,
+                accounts,
+                node_id,
+                path,
+                code: Mutex::new(code),
+                limiter: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Whether the node has an owner. Does not block.
+    pub fn is_claimed(&self) -> bool {
+        self.inner.code().is_none()
+    }
+
+    /// The code, for the console alone; `None` once the node is claimed.
+    pub fn code(&self) -> Option<ClaimCode> {
+        self.inner.code().clone()
+    }
+
+    /// Claims the node with the code itself: makes the owner and signs in.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where the node has an owner; [`Error::Refused`] for a wrong code;
+    /// [`Error::RateLimited`]; [`Error::Invalid`] for a weak password.
+    pub async fn by_code(
+        &self,
+        code: &str,
+        account: AccountName,
+        password: Password,
+        address: IpAddr,
+    ) -> Result<NewSession, Error> {
+        let given: Option<ClaimCode> = code.parse().ok();
+        self.check(address, |code| given.is_some_and(|given| given.same(code)))
+            .await?;
+        let stored = self.inner.accounts.store(Some(password)).await?;
+        let claim = self.clone();
+        db::crossing(move || {
+            let owner = claim.make_owner(&account, stored.as_ref(), address)?;
+            session::make(&claim.inner.access, owner)
+        })
+        .await
+    }
+
+    /// Claims the node with a proof of the code: makes the owner and a first token.
+    ///
+    /// # Errors
+    /// As [`Claim::by_code`].
+    pub async fn by_proof(&self, claim: ClaimProof, address: IpAddr) -> Result<Proven, Error> {
+        let node_id = self.inner.node_id;
+        let code = self
+            .check(address, |code| {
+                let right = claim_mac(code, ClaimSide::Client, &claim.exporter, &node_id);
+                right.ct_eq(&claim.proof).into()
+            })
+            .await?;
+        let answer = claim_mac(&code, ClaimSide::Node, &claim.exporter, &node_id);
+        let stored = self.inner.accounts.store(claim.password).await?;
+        let this = self.clone();
+        db::crossing(move || {
+            this.make_owner(&claim.account, stored.as_ref(), address)?;
+            let token = token::make(&this.inner.access, &claim.account, &claim.token)?;
+            Ok(Proven { answer, token })
+        })
+        .await
+    }
+
+    /// The code, where `knows` says that the other side knows it.
+    async fn check(
+        &self,
+        address: IpAddr,
+        knows: impl FnOnce(&ClaimCode) -> bool,
+    ) -> Result<ClaimCode, Error> {
+        let code = self.code().ok_or_else(|| self.claimed())?;
+        let limited = self
+            .inner
+            .limiter()
+            .attempt(address, self.inner.access.clock.now());
+        limited.map_err(|retry_after| Error::RateLimited { retry_after })?;
+        let right = knows(&code);
+        self.inner.limiter().settle(address, right);
+        if right {
+            return Ok(code);
+        }
+        let access = Arc::clone(&self.inner.access);
+        db::crossing(move || -> Result<ClaimCode, Error> {
+            let about = About {
+                address: Some(address),
+                ..About::default()
+            };
+            access.log.write(LogKind::ClaimFailed, &about);
+            Err(Refusal::ClaimCode.into())
+        })
+        .await
+    }
+
+    fn make_owner(
+        &self,
+        name: &AccountName,
+        password: Option<&StoredPassword>,
+        address: IpAddr,
+    ) -> Result<i64, Error> {
+        // Taken out first: of two who claim at once, one becomes the owner.
+        let code = self.inner.code().take().ok_or_else(|| self.claimed())?;
+        let access = &self.inner.access;
+        let owner = match account::insert(access, name, Role::Owner, password) {
+            Ok(owner) => owner,
+            Err(error) => {
+                *self.inner.code() = Some(code);
+                return Err(error);
+            }
+        };
+        if let Err(error) = durable::remove(&self.inner.path) {
+            // The owner is what counts; the next start removes the file.
+            tracing::warn!(%error, "the used claim code could not be removed");
+        }
+        let about = About {
+            account: Some(name),
+            address: Some(address),
+            ..About::default()
+        };
+        access.log.write(LogKind::Claimed, &about);
+        access.events.tell(Event::Claimed);
+        Ok(owner)
+    }
+
+    fn claimed(&self) -> Error {
+        Error::conflict(
+            Kind::Claim,
+            self.inner.node_id,
+            "the node has an owner: sign in, or ask the owner for an account",
+        )
+    }
+}
+
+impl Inner {
+    fn code(&self) -> MutexGuard<'_, Option<ClaimCode>> {
+        self.code
+            .lock()
+            .expect("no thread panics while it holds the code")
+    }
+
+    fn limiter(&self) -> MutexGuard<'_, Limiter> {
+        self.limiter
+            .lock()
+            .expect("no thread panics while it holds the attempts")
+    }
+}
+
+/// The MAC of one side of a claim, 32 bytes.
+pub fn claim_mac(code: &ClaimCode, side: ClaimSide, exporter: &[u8; 32], node_id: &NodeId) -> [u8; 32] {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, code.0.as_bytes());
+    let mut context = hmac::Context::with_key(&key);
+    context.update(match side {
+        ClaimSide::Client => b"refuge claim v1 client",
+        ClaimSide::Node => b"refuge claim v1 node",
+    });
+    context.update(exporter);
+    context.update(node_id.as_bytes());
+    let mut mac = [0; 32];
+    mac.copy_from_slice(context.sign().as_ref());
+    mac
+}
+
+impl ClaimCode {
+    fn make() -> Result<ClaimCode, Error> {
+        let mut random = Zeroizing::new([0; CODE_CHARACTERS]);
+        getrandom::fill(&mut *random)?;
+        let characters = random
+            .iter()
+            .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]));
+        Ok(ClaimCode(Zeroizing::new(characters.collect())))
+    }
+
+    /// The code as people read it: `XXXX-XXXX-XXXX-XXXX`.
+    pub fn reveal(&self) -> String {
+        let groups = [0, 4, 8, 12].map(|at| &self.0[at..at + 4]);
+        groups.join("-")
+    }
+
+    fn same(&self, other: &ClaimCode) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+}
+
+impl FromStr for ClaimCode {
+    type Err = ClaimCodeError;
+
+    /// Takes what people type: any case, dashes and spaces, I and L for 1, O for 0.
+    fn from_str(text: &str) -> Result<Self, ClaimCodeError> {
+        let mut code = Zeroizing::new(String::with_capacity(CODE_CHARACTERS));
+        for character in text.chars().filter(|c| !matches!(c, '-' | ' ')) {
+            let character = match character.to_ascii_uppercase() {
+                'I' | 'L' => '1',
+                'O' => '0',
+                other => other,
+            };
+            if !character.is_ascii()
+                || !ALPHABET.contains(&(character as u8))
+                || code.len() == CODE_CHARACTERS
+            {
+                return Err(ClaimCodeError);
+            }
+            code.push(character);
+        }
+        if code.len() != CODE_CHARACTERS {
+            return Err(ClaimCodeError);
+        }
+        Ok(ClaimCode(code))
+    }
+}
+
+impl fmt::Debug for ClaimCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClaimCode(…)")
+    }
+}
+
+fn open_code(path: &Path) -> Result<ClaimCode, Error> {
+    let kept = match durable::read(path) {
+        Ok(state) => state.and_then(|state| serde_json::from_slice::<CodeFile>(&state.payload).ok()),
+        Err(durable::Error::Damaged { path }) => {
+            tracing::warn!(path = %path.display(), "the claim code was damaged: a new one is shown");
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(code) = kept.and_then(|file| Zeroizing::new(file.code).parse().ok()) {
+        return Ok(code);
+    }
+    let code = ClaimCode::make()?;
+    let file = CodeFile {
+        code: code.0.to_string(),
+    };
+    let payload = Zeroizing::new(serde_json::to_vec(&file).expect("a code is plain text"));
+    // Twice, so that there is a previous generation from the start.
+    durable::replace(path, &payload)?;
+    durable::replace(path, &payload)?;
+    Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_reads_as_it_is_typed_and_its_macs_are_bound_to_everything() {
+        let code = ClaimCode::make().unwrap();
+        let typed = code.reveal().to_lowercase().replace('-', " ").replace('0', "o");
+        assert!(typed.parse::<ClaimCode>().unwrap().same(&code));
+        assert!(!format!("{code:?}").contains(&code.reveal()[..4]));
+        for bad in [
+            "",
+            "0000",
+            "0000-0000-0000-000U",
+            "0000-0000-0000-0000-0",
+            "é000-0000-0000-000",
+        ] {
+            assert!(bad.parse::<ClaimCode>().is_err(), "{bad}");
+        }
+        let node = NodeId::from_bytes([1; 32]);
+        let mac = |side, exporter: u8, node: u8| {
+            claim_mac(&code, side, &[exporter; 32], &NodeId::from_bytes([node; 32]))
+        };
+        let right = claim_mac(&code, ClaimSide::Client, &[7; 32], &node);
+        assert_eq!(right, mac(ClaimSide::Client, 7, 1));
+        for wrong in [
+            mac(ClaimSide::Node, 7, 1),
+            mac(ClaimSide::Client, 8, 1),
+            mac(ClaimSide::Client, 7, 2),
+        ] {
+            assert_ne!(right, wrong);
+        }
+    }
+}
