@@ -1,0 +1,54 @@
+//! A seeded sample of what the fuzz targets do at length: any bytes, and valid texts with a few bytes changed.
+
+#[path = "../../fuzz/doors.rs"]
+mod fuzz;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+/// What the doors expect, to start from: chance alone hardly gets past the first byte.
+const VALID: &[&str] = &[
+    "blake3;0000000000000000000000000000000000000000000000000000000000000000",
+    "sha256-ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+    "ed25519;abababababababababababababababababababababababababababababababab",
+    "documents/2024",
+    "2024-02-29T23:59:59Z",
+    r#"{"entries":[{"gid":0,"mode":420,"mtime":[0,0],"name":"a","parts":[],"size":0,"type":"file","uid":0}],"refuge":"tree","version":1}"#,
+    r#"{"leaves":["blake3;0000000000000000000000000000000000000000000000000000000000000000"],"refuge":"tree","version":1}"#,
+    r#"{"refuge":"commit","segments":[{"hole":4096},{"part":"blake3;0000000000000000000000000000000000000000000000000000000000000000","size":1}],"version":1,"xattrs":[]}"#,
+];
+
+#[test]
+fn no_door_panics_or_lies() {
+    // Seeded: a failure here is a failure everywhere.
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, b"the doors are tried in this way.");
+    let config = Config {
+        cases: 512,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let outcome = runner.run(&input(), |data| {
+        for (_, door) in fuzz::ALL {
+            door(&data);
+        }
+        Ok(())
+    });
+    assert_eq!(outcome, Ok(()));
+}
+
+fn input() -> impl Strategy<Value = Vec<u8>> {
+    let changed = (
+        prop::sample::select(VALID),
+        prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    );
+    let changed = changed.prop_map(|(valid, changes)| {
+        let mut bytes = valid.as_bytes().to_vec();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes
+    });
+    prop_oneof![prop::collection::vec(any::<u8>(), 0..256), changed]
+}
