@@ -22,6 +22,7 @@ mod commit;
 mod contract;
 mod error;
 mod frame;
+mod fs;
 mod memory;
 mod receive;
 mod remote;
@@ -38,6 +39,7 @@ pub use backend::{
 };
 pub use error::Error;
 pub use frame::{Compression, FRAME_BYTES, PACKED_BYTES_MAX, Packed};
+pub use fs::Fs;
 pub use memory::Memory;
 pub use receive::Receiver;
 pub use remote::Remote;

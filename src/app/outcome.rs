@@ -119,7 +119,8 @@ fn of_coffer(error: &coffer::Error) -> Outcome {
         coffer::Error::Busy => Outcome::Busy,
         coffer::Error::State(error) => of_state(error),
         coffer::Error::Http(error) => of_http(error),
-        coffer::Error::Newer { .. }
+        coffer::Error::Foreign { .. }
+        | coffer::Error::Newer { .. }
         | coffer::Error::TooLarge { .. }
         | coffer::Error::Io { .. }
         | coffer::Error::Remote { .. } => Outcome::Failed,

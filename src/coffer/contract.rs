@@ -45,7 +45,6 @@ pub(super) enum Keeps {
 macro_rules! contract {
     ($name:ident, $open:expr, $keeps:expr) => {
         mod $name {
-            #[allow(unused_imports, reason = "a caller's expressions may or may not need them")]
             use super::*;
             $crate::coffer::contract::contract!(@each $open, $keeps,
                 what_was_appended_shows_after_the_flush_and_not_before

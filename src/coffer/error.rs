@@ -49,6 +49,12 @@ pub enum Error {
         /// What is wrong with it.
         what: &'static str,
     },
+    /// The folder of a store holds none: other files are in it, or its disk is not mounted.
+    #[error("{} holds no blobs of refuge: mount its disk, or choose an empty folder", path.display())]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A file of the store was written by a newer Refuge.
     #[error("{} has format {found}, this refuge reads up to {known}: install a newer refuge", path.display())]
     Newer {

@@ -208,7 +208,8 @@ pub(in crate::coffer) fn threads_see_their_own_blobs_after_their_own_flush(subje
 
 pub(in crate::coffer) fn classes_only_rise(subject: &Subject) {
     let mut backend = subject.open();
-    let ways: [fn(&dyn Backend, &[u8], Class) -> Put; 2] = [put, |backend, bytes, class| {
+    type Way = fn(&dyn Backend, &[u8], Class) -> Put;
+    let ways: [Way; 2] = [put, |backend, bytes, class| {
         stream(backend, bytes, class, None).unwrap()
     }];
     for (len, way) in [(500, ways[0]), (700, ways[1]), (2 * FRAME_BYTES + 1, ways[1])] {

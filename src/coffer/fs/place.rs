@@ -1,0 +1,479 @@
+//! The folder on its disk: how files get and lose their names, what is flushed when, when writing must stop.
+
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock};
+
+use data_encoding::HEXLOWER;
+use nix::errno::Errno;
+use nix::sys::statvfs::statvfs;
+
+use super::count::Counters;
+use super::layout::{self, Leaf};
+use super::marker;
+use crate::coffer::backend::{Class, Stat};
+use crate::coffer::error::Error;
+use crate::id::BlobId;
+
+/// The most that is kept free for deletes, in bytes; a fiftieth of the disk where that is less.
+const RESERVE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// A folder of blobs, and what this process knows of it.
+#[derive(Debug)]
+pub(super) struct Place {
+    root: PathBuf,
+    /// Begins the names of this process's new files: 128 random bits, so that no other makes up the same.
+    token: String,
+    made: AtomicUsize,
+    /// Orders changes of names with one another, and with the reading of a folder, within this process.
+    names: Mutex<()>,
+    /// Which folders this process saw, and made durable, itself.
+    settled: Mutex<Vec<bool>>,
+    failure: OnceLock<String>,
+    counters: Counters,
+}
+
+/// A folder that is made when first needed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Folder {
+    Leaf(Leaf),
+    /// Aliases that begin with this byte.
+    Alias(u8),
+}
+
+/// A file being written, under a name of its own. Dropping it removes it.
+#[derive(Debug)]
+pub(super) struct Temp {
+    pub(super) path: PathBuf,
+}
+
+impl Drop for Temp {
+    fn drop(&mut self) {
+        // After a rename there is nothing to remove; what else stays is removed when it is old.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Place {
+    /// Opens what [`marker::create`] made.
+    pub(super) fn open(root: &Path) -> Result<Place, Error> {
+        marker::verify(root)?;
+        let mut token = [0; 16];
+        getrandom::fill(&mut token).map_err(|_| Error::Busy)?;
+        Ok(Place {
+            root: root.to_owned(),
+            token: HEXLOWER.encode(&token),
+            made: AtomicUsize::new(0),
+            names: Mutex::new(()),
+            settled: Mutex::new(vec![false; usize::from(Leaf::COUNT) + 512]),
+            failure: OnceLock::new(),
+            counters: Counters::default(),
+        })
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn counts(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Orders changes of names; held for moments, never over a flush.
+    pub(super) fn names(&self) -> MutexGuard<'_, ()> {
+        self.names
+            .lock()
+            .expect("no thread panics while it holds the names")
+    }
+
+    /// What stopped writes, where something did.
+    pub(super) fn read_only(&self) -> Option<String> {
+        self.failure.get().cloned()
+    }
+
+    pub(super) fn writable(&self) -> Result<(), Error> {
+        match self.failure.get() {
+            None => Ok(()),
+            Some(reason) => Err(Error::ReadOnly {
+                reason: reason.clone(),
+            }),
+        }
+    }
+
+    /// A change that failed: lack of room or descriptors passes, anything else stops writes until reopened.
+    pub(super) fn failed(&self, path: &Path, source: io::Error) -> Error {
+        match Error::io(path, source) {
+            Error::Io { path, source } => {
+                let reason = format!("{}: {source}", path.display());
+                let _ = self.failure.set(reason.clone());
+                if source.raw_os_error() == Some(Errno::EROFS as i32) {
+                    Error::ReadOnly { reason }
+                } else {
+                    Error::Io { path, source }
+                }
+            }
+            passing => passing,
+        }
+    }
+
+    /// Refuses `bytes` more where they would go into what is kept for deletes.
+    pub(super) fn room_for(&self, bytes: u64) -> Result<(), Error> {
+        let Some((free, all)) = self.space() else {
+            return Ok(());
+        };
+        let reserve = RESERVE_BYTES_MAX.min(all / 50);
+        if free < reserve.saturating_add(bytes) {
+            return Err(Error::NoSpace {
+                path: self.root.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn free_bytes(&self) -> Option<u64> {
+        self.space().map(|(free, _)| free)
+    }
+
+    /// Free and all bytes of the file system, where it can tell.
+    fn space(&self) -> Option<(u64, u64)> {
+        let found = statvfs(&self.root).ok()?;
+        let bytes = |blocks| wide(found.fragment_size()).saturating_mul(blocks);
+        let (free, all) = (bytes(wide(found.blocks_available())), bytes(wide(found.blocks())));
+        (all > 0).then_some((free, all))
+    }
+
+    /// Starts a file under a name that nobody else has.
+    pub(super) fn temp(&self) -> Result<(Temp, File), Error> {
+        let n = self.made.fetch_add(1, Ordering::Relaxed);
+        let path = self.root.join(layout::NEW).join(format!("{}-{n}", self.token));
+        let opened = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path);
+        match opened {
+            Ok(file) => Ok((Temp { path }, file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.still_there()?;
+                Err(Error::io(&path, error))
+            }
+            Err(error) => Err(self.failed(&path, error)),
+        }
+    }
+
+    /// Starts, writes and flushes a file.
+    pub(super) fn write_temp(&self, bytes: &[u8]) -> Result<Temp, Error> {
+        let (temp, mut file) = self.temp()?;
+        file.write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .map_err(|source| self.failed(&temp.path, source))?;
+        Ok(temp)
+    }
+
+    /// Makes sure a folder is there for good, and opens it to be flushed after names in it changed: that must
+    /// not fail for want of a descriptor once names did.
+    pub(super) fn folder(&self, folder: Folder) -> Result<OpenFolder, Error> {
+        let path = match folder {
+            Folder::Leaf(leaf) => leaf.path(&self.root),
+            Folder::Alias(first) => layout::alias_folder(&self.root, first),
+        };
+        self.settle(folder, &path)?;
+        match File::open(&path) {
+            Ok(file) => Ok(OpenFolder { path, file }),
+            Err(source) => Err(Error::io(&path, source)),
+        }
+    }
+
+    /// Another host may have made the folder and not flushed its name, so the first time it is flushed here.
+    fn settle(&self, folder: Folder, path: &Path) -> Result<(), Error> {
+        let aliases_from = usize::from(Leaf::COUNT) + 256;
+        let slot = match folder {
+            Folder::Leaf(leaf) => leaf.index(),
+            Folder::Alias(first) => aliases_from + usize::from(first),
+        };
+        if self.settled()[slot] {
+            return Ok(());
+        }
+        let make = |path: &Path| {
+            make_folder(path)
+                .and_then(|()| sync_folder(path.parent().unwrap_or(path)))
+                .map_err(|source| self.failed(path, source))
+        };
+        if let Folder::Leaf(leaf) = folder {
+            self.still_there()?;
+            let above = usize::from(Leaf::COUNT) + usize::from(leaf.first_byte());
+            if !self.settled()[above] {
+                make(&layout::byte_path(&self.root, leaf.first_byte()))?;
+                self.settled()[above] = true;
+            }
+        }
+        make(path)?;
+        self.settled()[slot] = true;
+        Ok(())
+    }
+
+    fn settled(&self) -> MutexGuard<'_, Vec<bool>> {
+        self.settled.lock().expect("no thread panics while it holds this")
+    }
+
+    /// Gives a flushed file, and its table, the names of a blob: whether there was none before. Durable when
+    /// the folder is flushed afterwards.
+    pub(super) fn publish(&self, new: &NewBlob, stat: Stat) -> Result<bool, Error> {
+        let _names = self.names();
+        if self.raise_named(&stat.id, stat.class)? {
+            return Ok(false);
+        }
+        if let Some(table) = &new.table {
+            // Tables of one blob are all the same, so whichever is last is right.
+            let path = layout::table_path(&self.root, &stat.id);
+            fs::rename(&table.path, &path).map_err(|source| self.failed(&path, source))?;
+        }
+        let path = layout::blob_path(&self.root, &stat.id, stat.class);
+        let fresh = link(&new.bytes.path, &path).map_err(|source| self.failed(&path, source))?;
+        if fresh {
+            self.counters.added(stat.len);
+        }
+        Ok(fresh)
+    }
+
+    /// Whether a blob is there; from now on at least of this class. Durable when the folder is flushed
+    /// afterwards.
+    pub(super) fn raise(&self, id: &BlobId, class: Class) -> Result<bool, Error> {
+        let _names = self.names();
+        self.raise_named(id, class)
+    }
+
+    fn raise_named(&self, id: &BlobId, class: Class) -> Result<bool, Error> {
+        let Some(stat) = self.lookup(id)? else {
+            return Ok(false);
+        };
+        if stat.class < class {
+            let from = layout::blob_path(&self.root, id, stat.class);
+            let to = layout::blob_path(&self.root, id, class);
+            match fs::rename(&from, &to) {
+                Ok(()) => {}
+                // Another host was quicker: it pinned the blob, or it deleted it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Ok(self.lookup(id)?.is_some());
+                }
+                Err(source) => return Err(self.failed(&to, source)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// What is known of a blob.
+    pub(super) fn lookup(&self, id: &BlobId) -> Result<Option<Stat>, Error> {
+        self.find(id, |path| path.metadata())
+            .map(|found| found.and_then(|(class, metadata)| blob_stat(id, class, &metadata)))
+    }
+
+    /// Opens a blob.
+    pub(super) fn open_blob(&self, id: &BlobId) -> Result<Option<(File, Stat)>, Error> {
+        let found = self.find(id, |path| {
+            let file = File::open(path)?;
+            let metadata = file.metadata()?;
+            Ok((file, metadata))
+        })?;
+        Ok(found.and_then(|(class, (file, metadata))| Some((file, blob_stat(id, class, &metadata)?))))
+    }
+
+    /// Does something with the file of a blob, under whichever name it has.
+    fn find<T>(
+        &self,
+        id: &BlobId,
+        what: impl Fn(&Path) -> io::Result<T>,
+    ) -> Result<Option<(Class, T)>, Error> {
+        // The pinned name once more at the end: the part may have become pinned in between.
+        for class in [Class::Pinned, Class::Part, Class::Pinned] {
+            let path = layout::blob_path(&self.root, id, class);
+            match what(&path) {
+                Ok(found) => return Ok(Some((class, found))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::io(&path, source)),
+            }
+        }
+        self.still_there()?;
+        Ok(None)
+    }
+
+    /// That a missing file means a missing blob, and not a disk that was pulled.
+    pub(super) fn still_there(&self) -> Result<(), Error> {
+        if marker::layout_is_there(&self.root) {
+            return Ok(());
+        }
+        Err(Error::Foreign {
+            path: self.root.clone(),
+        })
+    }
+
+    /// Deletes blobs, one flush a folder; says of each whether it was there. Durable on return.
+    pub(super) fn delete(&self, ids: &[BlobId]) -> Result<Vec<bool>, Error> {
+        self.writable()?;
+        let mut gone = vec![false; ids.len()];
+        let mut order: Vec<usize> = (0..ids.len()).collect();
+        order.sort_by_key(|at| Leaf::of(&ids[*at]));
+        for group in order.chunk_by(|a, b| Leaf::of(&ids[*a]) == Leaf::of(&ids[*b])) {
+            let path = Leaf::of(&ids[group[0]]).path(&self.root);
+            let folder = match File::open(&path) {
+                Ok(file) => OpenFolder { path, file },
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.still_there()?;
+                    continue;
+                }
+                Err(source) => return Err(Error::io(&path, source)),
+            };
+            for at in group {
+                gone[*at] = self.unlink(&ids[*at])?;
+            }
+            // Where nothing was there as well: another may have removed it and not flushed yet.
+            self.flush_folder(&folder)?;
+        }
+        Ok(gone)
+    }
+
+    fn unlink(&self, id: &BlobId) -> Result<bool, Error> {
+        let _names = self.names();
+        let found = self.lookup(id)?;
+        let mut was_there = false;
+        for class in [Class::Part, Class::Pinned] {
+            was_there |= self.remove(&layout::blob_path(&self.root, id, class))?;
+        }
+        // Last: a table without its blob is garbage, a blob without its table is slow.
+        self.remove(&layout::table_path(&self.root, id))?;
+        if let (true, Some(stat)) = (was_there, found) {
+            self.counters.removed(stat.len);
+        }
+        Ok(was_there)
+    }
+
+    /// Removes a file; whether it was there.
+    pub(super) fn remove(&self, path: &Path) -> Result<bool, Error> {
+        match fs::remove_file(path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(self.failed(path, source)),
+        }
+    }
+
+    /// Sets a blob aside. Durable on return.
+    pub(super) fn quarantine(&self, id: &BlobId) -> Result<(), Error> {
+        self.writable()?;
+        let Some(stat) = self.lookup(id)? else {
+            return Ok(());
+        };
+        let target = OpenFolder::open(self.root.join(layout::QUARANTINE))?;
+        let source = self.folder(Folder::Leaf(Leaf::of(id)))?;
+        {
+            let _names = self.names();
+            for class in [Class::Part, Class::Pinned] {
+                let from = layout::blob_path(&self.root, id, class);
+                let (to, is_first) = quarantine_path(&target.path, id)?;
+                match fs::rename(&from, &to) {
+                    Ok(()) => self.counters.set_aside(stat.len, is_first),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(source) => return Err(self.failed(&to, source)),
+                }
+            }
+            self.remove(&layout::table_path(&self.root, id))?;
+        }
+        self.flush_folder(&target)?;
+        self.flush_folder(&source)
+    }
+
+    /// Makes the names of a folder durable. Where that fails no one may be told that they are.
+    pub(super) fn flush_folder(&self, folder: &OpenFolder) -> Result<(), Error> {
+        match sync(&folder.file) {
+            Ok(()) => Ok(()),
+            Err(source) => {
+                let _ = self.failure.set(format!("{}: {source}", folder.path.display()));
+                Err(Error::io(&folder.path, source))
+            }
+        }
+    }
+}
+
+/// The files of a blob that has no name yet, flushed.
+#[derive(Debug)]
+pub(super) struct NewBlob {
+    pub(super) bytes: Temp,
+    /// Of blobs above one frame.
+    pub(super) table: Option<Temp>,
+}
+
+/// A folder whose names are about to change.
+#[derive(Debug)]
+pub(super) struct OpenFolder {
+    path: PathBuf,
+    file: File,
+}
+
+impl OpenFolder {
+    fn open(path: PathBuf) -> Result<OpenFolder, Error> {
+        match File::open(&path) {
+            Ok(file) => Ok(OpenFolder { path, file }),
+            Err(source) => Err(Error::io(&path, source)),
+        }
+    }
+}
+
+/// The fields of statvfs are narrower on 32 bits.
+fn wide(field: impl Into<u64>) -> u64 {
+    field.into()
+}
+
+fn blob_stat(id: &BlobId, class: Class, metadata: &Metadata) -> Option<Stat> {
+    metadata.is_file().then_some(Stat {
+        id: *id,
+        len: metadata.len(),
+        class,
+    })
+}
+
+/// Links a file to a second name: whether that name was free. Renames where the file system has no links.
+fn link(from: &Path, to: &Path) -> io::Result<bool> {
+    match fs::hard_link(from, to) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK) => {
+                fs::rename(from, to).map(|()| true)
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+/// A free name for a blob in quarantine, and whether it is the blob's first.
+fn quarantine_path(folder: &Path, id: &BlobId) -> Result<(PathBuf, bool), Error> {
+    let mut path = folder.join(id.hex());
+    let mut n = 0;
+    while path.try_exists().map_err(|source| Error::io(&path, source))? {
+        n += 1;
+        path = folder.join(format!("{}.{n}", id.hex()));
+    }
+    Ok((path, n == 0))
+}
+
+/// Makes a folder where there is none; not durable before its parent is flushed.
+pub(super) fn make_folder(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    sync(&File::open(path)?)
+}
+
+fn sync(folder: &File) -> io::Result<()> {
+    match folder.sync_all() {
+        // The file system has no such thing for folders.
+        Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => Ok(()),
+        done => done,
+    }
+}
