@@ -2,8 +2,10 @@
 
 mod outcome;
 mod place;
+mod processor;
 mod runtime;
 
 pub use outcome::Outcome;
 pub use place::{Access, Held, Place};
+pub use processor::lacking_instructions;
 pub use runtime::{harden, log, runtime};

@@ -58,6 +58,10 @@ struct Session {
 /// Parses the arguments of this process, does what they say and returns its exit code.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(lacking) = app::lacking_instructions() {
+        eprintln!("refuge: this processor lacks {lacking}");
+        return Exit::Failed.into();
+    }
     let hardened = app::harden();
     match begin(cli, hardened) {
         Ok(exit) => exit.into(),

@@ -26,7 +26,8 @@ struct Append {
     durable: oneshot::Sender<()>,
 }
 
-#[tokio::main]
+// As many workers as Refuge has.
+#[tokio::main(worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::of_process();
     let data = Path::new(arguments.required("--data"));
