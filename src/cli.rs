@@ -2,12 +2,15 @@
 
 mod blobs;
 mod check;
+mod claim;
 mod exit;
+mod host;
 mod id;
 mod known;
 mod output;
 mod place;
 mod progress;
+mod token;
 
 use std::io;
 use std::process::ExitCode;
@@ -47,6 +50,8 @@ enum Command {
     Rm(blobs::RmArgs),
     Check(check::Args),
     Id(id::Args),
+    Claim(claim::Args),
+    Token(token::Args),
 }
 
 /// What every command works with.
@@ -98,6 +103,8 @@ fn perform(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
         Command::Rm(args) => blobs::rm(args, session),
         Command::Check(args) => check::run(args, session),
         Command::Id(args) => id::run(args, session),
+        Command::Claim(args) => claim::run(args, session),
+        Command::Token(args) => token::run(args, session),
     }
 }
 

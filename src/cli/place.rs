@@ -58,7 +58,12 @@ impl PlaceArgs {
         };
         let node_id = self.node_id.or(known.find(&url).map(|entry| entry.node_id));
         let trust = node_id.map_or(Trust::FirstContact, Trust::Pinned);
-        let channel = Channel::open(url.clone(), trust, session.runtime.handle().clone())?;
+        let channel = Channel::open(
+            url.clone(),
+            trust,
+            node::CLAIM_EXPORTER_LABEL,
+            session.runtime.handle().clone(),
+        )?;
         match channel.certificate_der() {
             Some(der) => Ok(der.to_vec()),
             None => Err(Failure::new(Exit::Usage, format!("{url} proves nothing: ask over https")).into()),

@@ -21,9 +21,6 @@ use super::tls::{Trust, Verifier};
 use super::url::NodeUrl;
 use crate::id::NodeId;
 
-/// The exporter's label for channel bindings (RFC 9266, section 4.2), with an empty context.
-const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
-
 /// One open connection; every request goes over it. Closed when dropped.
 pub struct Channel {
     url: NodeUrl,
@@ -41,12 +38,20 @@ struct Secured {
 }
 
 impl Channel {
-    /// Connects to the node at `url`.
+    /// Connects to the node at `url`. `exporter_label` says what the TLS session's exporter is for.
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::Impostor`] where it proves no id or not the one trusted.
-    pub fn open(url: NodeUrl, trust: Trust, runtime: Handle) -> Result<Channel, Error> {
-        let connecting = timeout(CONNECT_TIMEOUT, connect(url.clone(), trust, runtime.clone()));
+    pub fn open(
+        url: NodeUrl,
+        trust: Trust,
+        exporter_label: &[u8],
+        runtime: Handle,
+    ) -> Result<Channel, Error> {
+        let connecting = timeout(
+            CONNECT_TIMEOUT,
+            connect(url.clone(), trust, exporter_label, runtime.clone()),
+        );
         match runtime.block_on(connecting) {
             Ok(channel) => channel,
             Err(_) => Err(Error::Silent {
@@ -68,7 +73,7 @@ impl Channel {
             .map(|secured| secured.certificate_der.as_slice())
     }
 
-    /// The TLS session's exporter (RFC 9266), the same on both ends and on no other connection; `None` over
+    /// The TLS session's exporter (RFC 8446, section 7.5), with an empty context: the same on both ends and on no other connection; `None` over
     /// plain HTTP.
     pub fn exporter(&self) -> Option<[u8; 32]> {
         self.secured.as_ref().map(|secured| secured.exporter)
@@ -126,7 +131,7 @@ impl Drop for Channel {
     }
 }
 
-async fn connect(url: NodeUrl, trust: Trust, runtime: Handle) -> Result<Channel, Error> {
+async fn connect(url: NodeUrl, trust: Trust, label: &[u8], runtime: Handle) -> Result<Channel, Error> {
     let unreachable = |error: &(dyn std::error::Error + 'static)| Error::Unreachable {
         url: url.to_string(),
         reason: innermost(error),
@@ -148,7 +153,7 @@ async fn connect(url: NodeUrl, trust: Trust, runtime: Handle) -> Result<Channel,
     let exporter = stream
         .get_ref()
         .1
-        .export_keying_material([0; 32], EXPORTER_LABEL, Some(&[]))?;
+        .export_keying_material([0; 32], label, Some(&[]))?;
     let secured = verifier
         .seen()
         .zip(verifier.certificate_der())
