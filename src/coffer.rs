@@ -23,6 +23,7 @@ mod contract;
 mod error;
 mod frame;
 mod fs;
+mod haystack;
 mod memory;
 mod receive;
 mod remote;
@@ -40,6 +41,7 @@ pub use backend::{
 pub use error::Error;
 pub use frame::{Compression, FRAME_BYTES, PACKED_BYTES_MAX, Packed};
 pub use fs::Fs;
+pub use haystack::{Haystack, HaystackOptions};
 pub use memory::Memory;
 pub use receive::Receiver;
 pub use remote::Remote;

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use super::backend::{Backend, Class, Put, Stat, read_whole};
 use super::error::Error;
 use super::frame::{Compression, Packed};
+use super::haystack::{Haystack, HaystackOptions};
 use super::memory::Memory;
 use crate::id::BlobId;
 
@@ -84,6 +85,26 @@ macro_rules! contract {
 pub(super) use contract;
 
 contract!(memory, |_folder| Box::new(Memory::new()), Keeps::Nothing);
+
+contract!(
+    haystack,
+    |folder| Box::new(Haystack::open(folder, HaystackOptions::default()).unwrap()),
+    Keeps::Everything
+);
+
+// Volumes and checkpoints so small that every test meets many of them.
+contract!(
+    haystack_of_small_volumes,
+    |folder| {
+        let small = HaystackOptions {
+            volume_bytes: 64 * 1024,
+            checkpoint_bytes: 4096,
+            ..Default::default()
+        };
+        Box::new(Haystack::open(folder, small).unwrap())
+    },
+    Keeps::Everything
+);
 
 /// A backend under test and the folder it lives in.
 pub(super) struct Subject {

@@ -23,7 +23,7 @@ struct State {
     blobs: BTreeMap<BlobId, (Class, Bytes)>,
     appended: Vec<(BlobId, Class, Bytes)>,
     aliases: HashMap<Sha256Id, BlobId>,
-    quarantined: HashMap<BlobId, Bytes>,
+    quarantined: Vec<(BlobId, Bytes)>,
 }
 
 impl Memory {
@@ -141,7 +141,7 @@ impl Backend for Memory {
     fn quarantine(&self, id: &BlobId) -> Result<(), Error> {
         let mut state = self.state();
         if let Some((_, bytes)) = state.blobs.remove(id) {
-            state.quarantined.insert(*id, bytes);
+            state.quarantined.push((*id, bytes));
         }
         Ok(())
     }

@@ -9,7 +9,6 @@
 //! what it holds, and it keeps those parts from being collected.
 
 mod local;
-mod remote;
 mod select;
 
 use std::fmt;
@@ -17,7 +16,6 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use local::LocalRefs;
-pub use remote::RemoteRefs;
 pub use select::Selector;
 
 use super::error::Error;

@@ -137,6 +137,7 @@ fn follow(subject: &Subject, blobs: &[Vec<u8>], steps: &[Step]) {
                 assert_eq!(answers[0], answers[1], "{step:?}");
             }
             Step::Alias(alias, blob) => {
+                settle(pair);
                 let alias = Sha256Id::from_bytes([*alias; 32]);
                 for backend in pair {
                     backend.add_alias(&alias, &BlobId::of(&blobs[*blob])).unwrap();
@@ -149,6 +150,7 @@ fn follow(subject: &Subject, blobs: &[Vec<u8>], steps: &[Step]) {
                 }
             }
             Step::Compact => {
+                settle(pair);
                 backend.compact(&|| false).unwrap();
             }
             Step::Check { read_data, repair } => {

@@ -1,0 +1,216 @@
+//! Compaction: what still lives in volumes that are mostly dead is appended anew, then the volume goes.
+//!
+//! Serving goes on: a needle is moved under the writer's lock only if the index still points at it, readers
+//! that hold the old file read on, and who looks up late looks up again. The order that makes it safe: copies
+//! flushed, checkpoint that names only the copies durable, old file removed. Cut anywhere, there are at worst
+//! two copies with one sequence number.
+
+use std::sync::Arc;
+
+use super::needle::{HEADER_BYTES, Header, Killed, Kind};
+use super::recover::is_whole;
+use super::run::Entry;
+use super::scan::{Found, Scan};
+use super::volume::{PAGE_BYTES, Volume};
+use super::writer::{Change, Effect};
+use super::{Core, check};
+use crate::coffer::backend::Compaction;
+use crate::coffer::error::Error;
+
+/// A volume is compacted when less than this share of it still lives, in hundredths.
+const LIVE_PERCENT_MAX: u64 = 50;
+
+/// Compacts every volume that is worth it.
+pub(super) fn compact(core: &Core, stop: &dyn Fn() -> bool) -> Result<Compaction, Error> {
+    let _one_at_a_time = core.sweeping.lock().expect("no panic while a compaction runs");
+    let mut done = Compaction::default();
+    core.flush()?;
+    for number in candidates(core) {
+        if stop() {
+            break;
+        }
+        core.writable()?;
+        let Some(volume) = core.volumes.get(number)? else {
+            continue;
+        };
+        let before = volume.len()?;
+        let moved = compact_one(core, &volume)?;
+        done.moved_bytes += moved;
+        done.freed_bytes += before.saturating_sub(moved);
+    }
+    Ok(done)
+}
+
+/// Volumes that are mostly dead, the one being appended to left out; the emptiest first.
+fn candidates(core: &Core) -> Vec<u32> {
+    let writer = core.writer();
+    let active = writer.active_number();
+    let mut worth: Vec<(u64, u32)> = writer
+        .tally()
+        .volumes
+        .iter()
+        .filter(|(number, _)| Some(**number) != active)
+        .map(|(number, volume)| {
+            (
+                volume.live * 100 / volume.end.saturating_sub(PAGE_BYTES).max(1),
+                *number,
+            )
+        })
+        .filter(|(percent, _)| *percent < LIVE_PERCENT_MAX)
+        .collect();
+    worth.sort_unstable();
+    worth.into_iter().map(|(_, number)| number).collect()
+}
+
+/// Moves what is wanted out of a volume and removes it; returns the bytes moved.
+fn compact_one(core: &Core, volume: &Arc<Volume>) -> Result<u64, Error> {
+    let mut scan = Scan::new(Arc::clone(volume), PAGE_BYTES)?;
+    let mut moved = 0;
+    while let Some(found) = scan.next()? {
+        match found {
+            Found::Needle(offset, header) => moved += keep(core, volume, offset, &header)?,
+            Found::Damage(from, to) => {
+                tracing::error!(
+                    volume = volume.number,
+                    from,
+                    to,
+                    "damaged bytes keep a volume from being compacted"
+                );
+                return Ok(moved);
+            }
+        }
+    }
+    core.flush()?;
+    {
+        let mut runs = core.publishing();
+        core.flush_held(&mut runs)?;
+        // The volume goes only after a checkpoint that knows nothing of it.
+        core.writer().forget(volume.number);
+        core.checkpoint_now(&mut runs)?;
+    }
+    core.volumes
+        .remove(volume.number)
+        .map_err(|error| core.fail(error))?;
+    Ok(moved)
+}
+
+/// Appends a needle anew if it is still wanted; returns its span then, else 0.
+fn keep(core: &Core, volume: &Arc<Volume>, offset: u64, header: &Header) -> Result<u64, Error> {
+    let here = |entry: &Entry| entry.volume == volume.number && entry.offset == offset;
+    let wanted = |entry: Option<Entry>| match header.kind {
+        Kind::Blob => entry.filter(|entry| here(entry) && !entry.alias),
+        Kind::Alias => entry.filter(|entry| here(entry) && entry.alias),
+        Kind::Pin => entry.filter(|entry| entry.pinned),
+        Kind::Tombstone => None,
+    };
+    if header.kind == Kind::Tombstone {
+        return keep_tombstone(core, volume, header);
+    }
+    if wanted(core.index.get(&header.id)?.filter(|entry| !entry.dead)).is_none() {
+        return Ok(0);
+    }
+    // Read and checked before the lock is taken; a damaged blob must not go with its volume.
+    if header.kind == Kind::Blob && !is_whole(volume, offset, header) {
+        check::quarantine(core, &header.id)?;
+        return Ok(0);
+    }
+    let body = body_of(volume, offset, header)?;
+    let mut writer = core.writer();
+    let Some(entry) = wanted(core.newest(&writer, &header.id)?) else {
+        return Ok(0);
+    };
+    let copy = Header {
+        moved: true,
+        pinned: entry.pinned && header.kind == Kind::Blob,
+        ..*header
+    };
+    let mut run = || -> Result<(), Error> {
+        let (to, at) = writer.push(&core.volumes, core.options.volume_bytes, copy, &body)?;
+        let span = header.span();
+        let (entry, effect) = match header.kind {
+            Kind::Pin => (entry, Effect::Kept { volume: to, span }),
+            Kind::Blob | Kind::Alias | Kind::Tombstone => (
+                Entry {
+                    volume: to,
+                    offset: at,
+                    ..entry
+                },
+                Effect::Moved {
+                    from: volume.number,
+                    span,
+                },
+            ),
+        };
+        writer.stage(Change {
+            id: header.id,
+            entry,
+            effect,
+        });
+        writer.write_out()
+    };
+    run().map_err(|error| core.fail(error))?;
+    Ok(header.span())
+}
+
+/// A tombstone is wanted while any other volume of its time is there.
+fn keep_tombstone(core: &Core, volume: &Arc<Volume>, header: &Header) -> Result<u64, Error> {
+    let killed = Killed::from_plain_len(header.plain_len);
+    let mut writer = core.writer();
+    let needed = writer
+        .tally()
+        .volumes
+        .keys()
+        .any(|&other| other != volume.number && other < killed.next_shared);
+    if !needed {
+        drop(writer);
+        if killed.volume & super::SOLO != 0
+            && core
+                .index
+                .live(&header.id)?
+                .is_none_or(|e| e.volume != killed.volume)
+        {
+            core.volumes
+                .remove(killed.volume)
+                .map_err(|error| core.fail(error))?;
+        }
+        return Ok(0);
+    }
+    let entry = core.newest(&writer, &header.id)?;
+    let mut run = || -> Result<(), Error> {
+        let copy = Header {
+            moved: true,
+            ..*header
+        };
+        let (to, _) = writer.push(&core.volumes, core.options.volume_bytes, copy, &[])?;
+        // The index shows whatever it shows: a newer blob of this id, or nothing.
+        let dead = Entry {
+            volume: to,
+            offset: 0,
+            len: 0,
+            pinned: false,
+            dead: true,
+            alias: false,
+        };
+        let effect = Effect::Kept {
+            volume: to,
+            span: header.span(),
+        };
+        writer.stage(Change {
+            id: header.id,
+            entry: entry.unwrap_or(dead),
+            effect,
+        });
+        writer.write_out()
+    };
+    run().map_err(|error| core.fail(error))?;
+    Ok(header.span())
+}
+
+fn body_of(volume: &Volume, offset: u64, header: &Header) -> Result<Vec<u8>, Error> {
+    let too_large = |_| Error::TooLarge {
+        len: header.stored_len,
+    };
+    let mut body = vec![0; usize::try_from(header.stored_len).map_err(too_large)?];
+    volume.read_exact(&mut body, offset + HEADER_BYTES as u64)?;
+    Ok(body)
+}
