@@ -9,7 +9,7 @@
 //! A [`Repository`] is a store and the refs into it; the refs may be local or those of another node. All of
 //! this blocks and runs on threads of its own. Parts, commits and trees are stored as
 //! [`Class::Part`](crate::coffer::Class): they live as long as a ref names them. Nothing here deletes a
-//! blob: dropping a snapshot takes it out of its ref, and the collector frees what [`reachable`] no longer
+//! blob: dropping a snapshot takes it out of its ref, and the collector frees what [`reachable()`] no longer
 //! visits.
 
 mod commit;

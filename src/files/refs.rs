@@ -157,7 +157,7 @@ impl RefRecord {
         self.snapshots.last()
     }
 
-    /// Everything it keeps alive: where [`super::reachable`] begins.
+    /// Everything it keeps alive: where [`super::reachable()`] begins.
     pub fn roots(&self) -> impl Iterator<Item = Root> {
         self.snapshots
             .iter()
