@@ -24,7 +24,9 @@ use std::sync::Arc;
 pub use commit::{Commit, Pieces, Segment};
 pub use error::{Error, MISSING_NAMED_MAX};
 pub use reachable::{Named, Root, added, reachable};
-pub use refs::{LocalRefs, RefRecord, RefVersion, Refs, RootMeta, SNAPSHOTS_MAX, Selector, Snapshot};
+pub use refs::{
+    LocalRefs, RefRecord, RefVersion, Refs, RemoteRefs, RootMeta, SNAPSHOTS_MAX, Selector, Snapshot,
+};
 pub use tree::{Body, Device, Entries, Entry, EntryName, Kind, Meta, Seen, Time, entries, find};
 
 use crate::coffer::Store;

@@ -1,7 +1,7 @@
 //! What a failure means, whichever module it comes from: what the command line turns into an exit code.
 
 use crate::http::StatusCode;
-use crate::{coffer, durable, http, node};
+use crate::{coffer, durable, files, http, node};
 
 /// How something ended that did not succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,9 @@ impl Outcome {
         for cause in error.chain() {
             if let Some(error) = cause.downcast_ref() {
                 return of_node(error);
+            }
+            if let Some(error) = cause.downcast_ref() {
+                return of_files(error);
             }
             if let Some(error) = cause.downcast_ref() {
                 return of_coffer(error);
@@ -80,6 +83,30 @@ fn of_folder(error: &node::FolderError) -> Outcome {
         node::FolderError::ReadOnly { .. } => Outcome::Full,
         node::FolderError::Forbidden { .. } => Outcome::Refused,
         node::FolderError::Foreign { .. } | node::FolderError::Newer { .. } => Outcome::Failed,
+    }
+}
+
+fn of_files(error: &files::Error) -> Outcome {
+    match error {
+        files::Error::Store(error) => of_coffer(error),
+        files::Error::State(error) => of_state(error),
+        files::Error::Http(error) => of_http(error),
+        files::Error::Missing { .. } | files::Error::Malformed { .. } => Outcome::Damaged,
+        files::Error::NoRef { .. } | files::Error::NoSnapshot { .. } | files::Error::NoPath { .. } => {
+            Outcome::Missing
+        }
+        files::Error::Selector { .. }
+        | files::Error::Ambiguous { .. }
+        | files::Error::Rule { .. }
+        | files::Error::KeepsNothing => Outcome::Invalid,
+        files::Error::Conflict { .. } => Outcome::Busy,
+        files::Error::Newer { .. }
+        | files::Error::Incomplete { .. }
+        | files::Error::Full { .. }
+        | files::Error::Exists { .. }
+        | files::Error::Io { .. }
+        | files::Error::Cancelled
+        | files::Error::Remote { .. } => Outcome::Failed,
     }
 }
 

@@ -133,7 +133,10 @@ pub enum Error {
     /// The caller asked to stop. What was stored so far is used by the next backup.
     #[error("stopped as asked")]
     Cancelled,
-    /// Another node answered with an error, or not at all.
+    /// Another node could not be asked, or refused.
+    #[error(transparent)]
+    Http(#[from] crate::http::Error),
+    /// Another node answered something that cannot be.
     #[error("{url}: {reason}")]
     Remote {
         /// What was asked.

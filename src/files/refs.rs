@@ -9,6 +9,7 @@
 //! what it holds, and it keeps those parts from being collected.
 
 mod local;
+mod remote;
 mod select;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use local::LocalRefs;
+pub use remote::RemoteRefs;
 pub use select::Selector;
 
 use super::error::Error;
