@@ -13,7 +13,7 @@ use super::blobs::Blobs;
 use super::error::{Cause, Error, Kind, Refusal};
 use super::events::{Event, Events};
 use super::folder::create_private;
-use crate::coffer::{self, Compression, Memory, Status};
+use crate::coffer::{self, Compression, Fs, Haystack, HaystackOptions, Memory, Status};
 use crate::id::StoreName;
 use crate::{db, durable};
 
@@ -38,6 +38,18 @@ pub struct StoreSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "backend", rename_all = "lowercase")]
 pub enum BackendSettings {
+    /// Many blobs in few append-only files, in the store's own folder: the default.
+    Haystack {
+        /// Where a volume ends, in bytes; 0 for the default.
+        #[serde(default)]
+        volume_bytes: u64,
+    },
+    /// One file per blob.
+    Fs {
+        /// The folder, which may be on another disk or mounted by several nodes; the store's own where absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<PathBuf>,
+    },
     /// In memory: gone when the node stops. For trying things out.
     Memory {},
 }
@@ -90,7 +102,7 @@ struct StoreFile {
 impl Default for StoreSettings {
     fn default() -> Self {
         StoreSettings {
-            backend: BackendSettings::Memory {},
+            backend: BackendSettings::Haystack { volume_bytes: 0 },
             compression: default_compression(),
         }
     }
@@ -276,6 +288,20 @@ fn open_store(folder: &Path, name: &StoreName, events: &Events) -> Result<Opened
     let file: StoreFile = serde_json::from_slice(&state.payload)
         .map_err(|source| Error::Internal(Cause::Unreadable { path, source }))?;
     let backend: Arc<dyn coffer::Backend> = match &file.settings.backend {
+        BackendSettings::Haystack { volume_bytes } => {
+            let mut options = HaystackOptions {
+                compression: Compression(file.settings.compression),
+                ..HaystackOptions::default()
+            };
+            if *volume_bytes > 0 {
+                options.volume_bytes = *volume_bytes;
+            }
+            Arc::new(Haystack::open(&folder.join(name.as_str()), options)?)
+        }
+        BackendSettings::Fs { path } => {
+            let own = folder.join(name.as_str());
+            Arc::new(Fs::open(path.as_deref().unwrap_or(&own))?)
+        }
         BackendSettings::Memory {} => Arc::new(Memory::new()),
     };
     let store = coffer::Store::new(backend, Compression(file.settings.compression))?;
