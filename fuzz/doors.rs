@@ -7,13 +7,43 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use refuge::coffer::{Backend, Class, Compression, Memory, Store};
+use refuge::coffer::{
+    Backend, CheckOptions, Class, Compression, Haystack, HaystackOptions, Memory, Packed, Store, read_whole,
+};
 use refuge::durable;
 use refuge::files::{Commit, Selector, entries, find};
 use refuge::id::{AccountName, BlobAddress, BlobId, NodeId, RefName, StoreName};
 
+/// A way in, and how many cases of it a quick run tries: those that flush a disk are slow.
+pub struct Door {
+    pub name: &'static str,
+    pub cases: u32,
+    pub open: fn(&[u8]),
+}
+
 /// Every door, by the name of its fuzz target.
-pub const ALL: &[(&str, fn(&[u8]))] = &[("names", names), ("schemas", schemas), ("state_file", state_file)];
+pub const ALL: &[Door] = &[
+    Door {
+        name: "names",
+        cases: 1000,
+        open: names,
+    },
+    Door {
+        name: "schemas",
+        cases: 500,
+        open: schemas,
+    },
+    Door {
+        name: "state_file",
+        cases: 200,
+        open: state_file,
+    },
+    Door {
+        name: "haystack",
+        cases: 60,
+        open: haystack,
+    },
+];
 
 /// Texts that name things. What parses prints as a text that parses to the same.
 pub fn names(data: &[u8]) {
@@ -80,4 +110,68 @@ pub fn state_file(data: &[u8]) {
     {
         assert_eq!(state.payload, b"kept");
     }
+}
+
+/// A haystack with one of its files changed: it opens or refuses, and gives back what was put, nothing, or an error.
+///
+/// The first byte chooses the file and whether the rest replaces it or is written into it at the place that the next
+/// two bytes say.
+pub fn haystack(data: &[u8]) {
+    let [choice, high, low, patch @ ..] = data else {
+        return;
+    };
+    let blobs = [&b"a"[..], &[7; 9000], &[0; 70_000]];
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let open = || Haystack::open(folder.path(), HaystackOptions::default());
+    {
+        let backend = open().expect("an empty folder becomes a haystack");
+        let packed = blobs.map(|blob| Packed::new(blob.to_vec().into(), Class::Pinned, Compression(1)));
+        backend.append(&packed).expect("a fresh haystack takes blobs");
+        backend.flush().expect("a fresh haystack flushes");
+    }
+    let files = files_below(folder.path());
+    let file = &files[usize::from(choice / 2) % files.len()];
+    let mut bytes = std::fs::read(file).expect("a file of the haystack can be read");
+    if choice % 2 == 0 {
+        bytes = patch.to_vec();
+    } else {
+        let at = usize::from(u16::from_be_bytes([*high, *low])) % (bytes.len() + 1);
+        bytes.resize(bytes.len().max(at + patch.len()), 0);
+        bytes[at..at + patch.len()].copy_from_slice(patch);
+    }
+    std::fs::write(file, bytes).expect("a file of the haystack can be changed");
+
+    let Ok(backend) = open() else { return };
+    for blob in blobs {
+        if let Ok(Some(mut reader)) = backend.open(&BlobId::of(blob))
+            && let Ok(read) = read_whole(&mut *reader, 1 << 20)
+        {
+            assert!(
+                read == blob,
+                "a changed file gave other bytes under the id of a blob"
+            );
+        }
+    }
+    // Any report is right; only a panic is not.
+    let _ = backend.check(
+        CheckOptions {
+            read_data: true,
+            repair: true,
+        },
+        &|_| (),
+    );
+}
+
+fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("the folder can be listed") {
+        let path = entry.expect("the folder can be listed").path();
+        if path.is_dir() {
+            files.extend(files_below(&path))
+        } else {
+            files.push(path)
+        }
+    }
+    files.sort();
+    files
 }
