@@ -9,6 +9,7 @@
 //! - [`coffer`]   blobs by content: the only way bytes enter or leave the store.
 //! - [`files`]    folders over blobs: backup, restore and the history behind a ref.
 //! - [`node`]     the use cases: the only place that joins blobs, files, accounts and events.
+//! - [`api`]      the HTTP edge: what a node can do, over HTTP.
 //! - [`config`]   what a node is told before it starts.
 //! - [`app`]      opens, wires and ends everything; [`cli`] is one file per subcommand.
 //!
@@ -16,6 +17,7 @@
 //! bytes are; leftover bytes are garbage, missing bytes are corruption. An index can be dropped at any
 //! time. A digest is checked on entry and again on read-out.
 
+pub mod api;
 pub mod app;
 pub mod cli;
 pub mod coffer;

@@ -1,6 +1,8 @@
 //! The single integration binary; each module is a feature.
 
+mod blobs_http;
 mod doors;
 mod fault;
+mod served;
 mod support;
 mod tidy;

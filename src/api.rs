@@ -1,0 +1,119 @@
+//! The HTTP edge: what a node can do, over HTTP/1.1.
+//!
+//! [`TABLE`] is the whole surface: every route with who may use it, what it takes and gives, and what answers.
+//! A request passes `gate.rs` before its handler sees it; what is not in the table does not exist. Listeners
+//! and connections are in [`serve`]. Edges know the node and nothing below it.
+
+mod answer;
+mod assets;
+mod auth;
+mod blobs;
+mod body;
+mod claim;
+mod connection;
+mod error;
+mod events;
+mod gate;
+mod host;
+mod metrics;
+mod openapi;
+mod origin;
+mod pace;
+mod range;
+mod route;
+pub mod serve;
+mod session;
+mod stamp;
+mod status;
+mod stores;
+mod tokens;
+mod zip;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+pub use connection::{Connection, EXPORTER_BYTES, Scheme};
+
+use crate::node::{Node, Scope};
+use route::{Auth, Gives, Route, Takes, routes, schema_of};
+
+/// Settings of the HTTP edge.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Authorities (`host` or `host:port`) that requests may name besides the node's own: for a port forward.
+    pub authorities: Vec<String>,
+}
+
+/// What all routes share.
+struct Edge {
+    node: Node,
+    hosts: host::Hosts,
+}
+
+const READ: Auth = Auth::Scope(Scope::Read);
+const WRITE: Auth = Auth::Scope(Scope::Write);
+const INGEST: Auth = Auth::Scope(Scope::Ingest);
+const ADMIN: Auth = Auth::Scope(Scope::Admin);
+
+/// Every route there is.
+#[rustfmt::skip]
+static TABLE: &[Route] = routes![
+    GET    "/blobs", READ, Takes::Nothing, Gives::Json(schema_of::<blobs::PageBody>), "Blobs of the main store in ascending order" => blobs::list;
+    POST   "/blobs", INGEST, Takes::Bytes, Gives::Json(schema_of::<blobs::PutBody>), "Store bytes and learn their id" => blobs::post;
+    GET    "/blobs/{id}", READ, Takes::Nothing, Gives::Bytes, "Read a blob or a range of it" => blobs::get;
+    PUT    "/blobs/{id}", INGEST, Takes::Bytes, Gives::Json(schema_of::<blobs::PutBody>), "Store bytes under their id, verified" => blobs::put;
+    DELETE "/blobs/{id}", WRITE, Takes::Nothing, Gives::Nothing, "Delete a blob" => blobs::delete;
+    POST   "/blobs/_stat", READ, Takes::Json(schema_of::<blobs::IdsBody>), Gives::Json(schema_of::<blobs::StatsBody>), "What is known of many blobs" => blobs::stat_many;
+    POST   "/blobs/_batch", INGEST, Takes::Bytes, Gives::Json(schema_of::<blobs::BatchBody>), "Store many small blobs" => blobs::put_many;
+    POST   "/blobs/_delete", WRITE, Takes::Json(schema_of::<blobs::IdsBody>), Gives::Json(schema_of::<blobs::DeletedBody>), "Delete many blobs" => blobs::delete_many;
+    GET    "/stores/{store}/blobs", READ, Takes::Nothing, Gives::Json(schema_of::<blobs::PageBody>), "Blobs of a store in ascending order" => blobs::list;
+    POST   "/stores/{store}/blobs", INGEST, Takes::Bytes, Gives::Json(schema_of::<blobs::PutBody>), "Store bytes and learn their id" => blobs::post;
+    GET    "/stores/{store}/blobs/{id}", READ, Takes::Nothing, Gives::Bytes, "Read a blob or a range of it" => blobs::get;
+    PUT    "/stores/{store}/blobs/{id}", INGEST, Takes::Bytes, Gives::Json(schema_of::<blobs::PutBody>), "Store bytes under their id, verified" => blobs::put;
+    DELETE "/stores/{store}/blobs/{id}", WRITE, Takes::Nothing, Gives::Nothing, "Delete a blob" => blobs::delete;
+    POST   "/stores/{store}/blobs/_stat", READ, Takes::Json(schema_of::<blobs::IdsBody>), Gives::Json(schema_of::<blobs::StatsBody>), "What is known of many blobs" => blobs::stat_many;
+    POST   "/stores/{store}/blobs/_batch", INGEST, Takes::Bytes, Gives::Json(schema_of::<blobs::BatchBody>), "Store many small blobs" => blobs::put_many;
+    POST   "/stores/{store}/blobs/_delete", WRITE, Takes::Json(schema_of::<blobs::IdsBody>), Gives::Json(schema_of::<blobs::DeletedBody>), "Delete many blobs" => blobs::delete_many;
+    GET    "/stores", READ, Takes::Nothing, Gives::Json(schema_of::<stores::StoresBody>), "The named stores" => stores::list;
+    POST   "/stores", ADMIN, Takes::Json(schema_of::<stores::NewStoreBody>), Gives::Nothing, "Add a store" => stores::add;
+    GET    "/stores/{store}", READ, Takes::Nothing, Gives::Json(schema_of::<stores::StoreBody>), "A store and how it is" => stores::get;
+    DELETE "/stores/{store}", ADMIN, Takes::Nothing, Gives::Nothing, "Remove a store; its files are set aside" => stores::remove;
+    GET    "/api/events", READ, Takes::Nothing, Gives::Text("text/event-stream"), "What changes, as it happens" => events::events;
+    POST   "/api/claim", Auth::Public, Takes::Json(schema_of::<claim::ClaimBody>), Gives::Json(schema_of::<claim::ClaimedBody>), "Become the owner" => claim::claim;
+    POST   "/api/session", Auth::Public, Takes::Json(schema_of::<session::LoginBody>), Gives::Json(schema_of::<session::SessionBody>), "Sign in" => session::login;
+    GET    "/api/session", Auth::SignedIn, Takes::Nothing, Gives::Json(schema_of::<session::SessionBody>), "Who is signed in" => session::who;
+    DELETE "/api/session", Auth::SignedIn, Takes::Nothing, Gives::Nothing, "Sign out" => session::logout;
+    POST   "/api/account/password", Auth::SignedIn, Takes::Json(schema_of::<session::PasswordBody>), Gives::Nothing, "Change one's own password" => session::change_password;
+    GET    "/api/tokens", Auth::SignedIn, Takes::Nothing, Gives::Json(schema_of::<tokens::TokensBody>), "App tokens" => tokens::list;
+    POST   "/api/tokens", Auth::SignedIn, Takes::Json(schema_of::<tokens::TokenBody>), Gives::Json(schema_of::<tokens::NewTokenBody>), "Make an app token" => tokens::add;
+    DELETE "/api/tokens/{id}", Auth::SignedIn, Takes::Nothing, Gives::Nothing, "Revoke an app token" => tokens::revoke;
+    GET    "/metrics", Auth::Scope(Scope::Metrics), Takes::Nothing, Gives::Text("text/plain"), "Numbers for Prometheus" => metrics::metrics;
+    GET    "/assets/{name}", Auth::Landing, Takes::Nothing, Gives::Bytes, "Files of the pages" => assets::asset;
+    GET    "/api/status", Auth::Public, Takes::Nothing, Gives::Json(schema_of::<status::StatusBody>), "How the node is; only its id for strangers" => status::status;
+    GET    "/api/openapi.json", Auth::SignedIn, Takes::Nothing, Gives::Text("application/json"), "This document" => openapi::document;
+];
+
+/// The router of a node. Requests need a [`Connection`] in their extensions, as [`serve`] puts there.
+pub fn router(node: Node, options: Options) -> Router {
+    let hosts = host::Hosts::new(node.identity().host_name(), options.authorities);
+    let edge = Arc::new(Edge { node, hosts });
+    let mut router = Router::new();
+    for route in TABLE {
+        router = router.route(route.path, method_router(Arc::clone(&edge), route));
+    }
+    let unknown = move |request: Request<Body>| gate::answer(Arc::clone(&edge), None, request);
+    router
+        .method_not_allowed_fallback(unknown.clone())
+        .fallback(unknown)
+}
+
+fn method_router(edge: Arc<Edge>, route: &'static Route) -> MethodRouter {
+    let filter = MethodFilter::try_from(route.method.clone()).expect("the table has standard methods");
+    on(filter, move |request: Request<Body>| {
+        gate::answer(Arc::clone(&edge), Some(route), request)
+    })
+}

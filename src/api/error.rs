@@ -1,0 +1,282 @@
+//! Outcomes as HTTP: the only file that knows which status an error has.
+//!
+//! Every error of ours is `{"error": "<code>", "reason": "<sentence>"}`; codes are for programs and do not
+//! change, sentences are for people. Internal detail goes to the log, never to the client.
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::host::HostError;
+use crate::id::{BlobId, BlobIdError, NameError};
+use crate::node::{self, Scope};
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// A use case said so.
+    #[error(transparent)]
+    Node(#[from] node::Error),
+    /// The `Host` is not ours.
+    #[error("{}", match .0 {
+        HostError::Malformed => "a request names one Host",
+        HostError::Foreign => "this node does not answer to that Host: use its address or its .local name, \
+            or list the name as an authority in the configuration",
+    })]
+    Host(HostError),
+    /// Data and secrets do not travel over a plain line.
+    #[error("use https: plain HTTP serves nothing but a page that says so")]
+    PlainLine,
+    /// Nobody knows who asks.
+    #[error("sign in, or send an app token")]
+    Unauthenticated,
+    /// It is known who asks, and they may not.
+    #[error("this needs the scope {}", .0.name())]
+    Forbidden(Scope),
+    /// A cookie came with a request that our own page did not make.
+    #[error("a request with a cookie must come from the node's own page; programs send an app token")]
+    ForeignOrigin,
+    /// No route has this path.
+    #[error("there is nothing at this path")]
+    NoRoute,
+    /// The path is there, the method is not.
+    #[error("this path takes {}", .0.join(", "))]
+    Method(Vec<&'static str>),
+    /// The body is of a type the route does not take.
+    #[error("this takes {0} as content type")]
+    MediaType(&'static str),
+    /// The body, a parameter or a header is not what it must be.
+    #[error("{what}: {reason}")]
+    Malformed {
+        /// Which part of the request.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An id of a hash type that is not stored by.
+    #[error(transparent)]
+    BlobId(#[from] BlobIdError),
+    /// A name that is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The body is larger than the route takes.
+    #[error("the body is larger than {limit} bytes")]
+    BodyTooLarge {
+        /// The most that is taken, in bytes.
+        limit: u64,
+    },
+    /// The body ended before its length.
+    #[error("the body ended early: nothing was kept")]
+    BodyCut,
+    /// The body came too slowly.
+    #[error("the body came too slowly: nothing was kept")]
+    BodySlow,
+    /// The range lies outside of what is there.
+    #[error("the range lies outside: there are {len} bytes")]
+    Range {
+        /// Length of the representation, in bytes.
+        len: u64,
+    },
+    /// A change needs to say what it is based on.
+    #[error("say which version this replaces: If-Match, or If-None-Match: * for a new ref")]
+    PreconditionRequired,
+    /// Somebody else changed it first.
+    #[error("it was changed meanwhile: read it again")]
+    PreconditionFailed,
+    /// A tus client of another version.
+    #[error("this node speaks tus 1.0.0")]
+    TusVersion,
+    /// The piece is not what its Upload-Checksum says (tus, status 460).
+    #[error("the piece does not have the checksum it was sent with: it was not kept")]
+    Checksum,
+}
+
+/// The body of every error answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ErrorBody {
+    /// What went wrong, for programs.
+    #[schema(example = "missing")]
+    error: &'static str,
+    /// What went wrong and what to do, for people.
+    reason: String,
+    /// Blobs that a ref would have named and that are not stored; the first 1,000.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    missing: Vec<BlobId>,
+}
+
+impl Error {
+    /// A part of the request that is not what it must be.
+    pub(super) fn malformed(what: &'static str, reason: impl ToString) -> Error {
+        Error::Malformed {
+            what,
+            reason: reason.to_string(),
+        }
+    }
+
+    /// There is no such thing.
+    pub(super) fn missing(kind: node::Kind, name: impl ToString) -> Error {
+        Error::Node(node::Error::Missing {
+            kind,
+            name: name.to_string(),
+        })
+    }
+
+    /// Status and code.
+    pub(super) fn outcome(&self) -> (StatusCode, &'static str) {
+        match self {
+            Error::Node(error) => node_outcome(error),
+            Error::Host(HostError::Malformed) => (StatusCode::BAD_REQUEST, "bad_host"),
+            Error::Host(HostError::Foreign) => (StatusCode::MISDIRECTED_REQUEST, "foreign_host"),
+            Error::PlainLine => (StatusCode::FORBIDDEN, "https_required"),
+            Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthorized"),
+            Error::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Error::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign_origin"),
+            Error::NoRoute => (StatusCode::NOT_FOUND, "missing"),
+            Error::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Error::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_content_type"),
+            Error::Malformed { .. } | Error::BlobId(_) | Error::Name(_) => {
+                (StatusCode::BAD_REQUEST, "bad_request")
+            }
+            Error::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Error::BodyCut => (StatusCode::BAD_REQUEST, "body_cut"),
+            Error::BodySlow => (StatusCode::REQUEST_TIMEOUT, "body_slow"),
+            Error::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "bad_range"),
+            Error::PreconditionRequired => (StatusCode::PRECONDITION_REQUIRED, "precondition_required"),
+            Error::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
+            Error::TusVersion => (StatusCode::PRECONDITION_FAILED, "tus_version"),
+            Error::Checksum => (tus_checksum_mismatch(), "checksum_mismatch"),
+        }
+    }
+
+    /// The sentence a client reads: no internal detail in it.
+    fn reason(&self) -> String {
+        match self {
+            Error::Node(node::Error::Internal(_)) => {
+                "the node failed: its log says why, and `refuge check` what to do".to_owned()
+            }
+            Error::Node(node::Error::NoSpace { .. }) => {
+                "the disk is full: free space, then try again".to_owned()
+            }
+            Error::Node(node::Error::ReadOnly { .. }) => {
+                "the store is read only since a write failed: check the disk, then restart the node"
+                    .to_owned()
+            }
+            Error::Node(node::Error::Folder(_)) => {
+                "the data folder has a problem: the node's log says which".to_owned()
+            }
+            other => other.to_string(),
+        }
+    }
+
+    fn log(&self) {
+        match self {
+            Error::Node(
+                error @ (node::Error::Internal(_)
+                | node::Error::Corrupt { .. }
+                | node::Error::NoSpace { .. }
+                | node::Error::ReadOnly { .. }
+                | node::Error::Folder(_)),
+            ) => tracing::error!(%error, "a request failed"),
+            other => tracing::debug!(error = %other, "a request was refused"),
+        }
+    }
+}
+
+fn node_outcome(error: &node::Error) -> (StatusCode, &'static str) {
+    match error {
+        node::Error::Missing { .. } => (StatusCode::NOT_FOUND, "missing"),
+        node::Error::Conflict { .. } => (StatusCode::CONFLICT, "conflict"),
+        node::Error::Corrupt { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "corrupt"),
+        node::Error::Mismatch { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "mismatch"),
+        node::Error::Incomplete { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "incomplete"),
+        node::Error::Offset { .. } => (StatusCode::CONFLICT, "wrong_offset"),
+        node::Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        node::Error::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "too_many_attempts"),
+        node::Error::Refused(refusal) => refusal_outcome(*refusal),
+        node::Error::Invalid { .. } => (StatusCode::BAD_REQUEST, "bad_request"),
+        node::Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        node::Error::NoSpace { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+        node::Error::ReadOnly { .. } => (StatusCode::SERVICE_UNAVAILABLE, "read_only"),
+        node::Error::Folder(_) => (StatusCode::INTERNAL_SERVER_ERROR, "data_folder"),
+        node::Error::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
+}
+
+fn refusal_outcome(refusal: node::Refusal) -> (StatusCode, &'static str) {
+    match refusal {
+        node::Refusal::Credentials => (StatusCode::UNAUTHORIZED, "wrong_credentials"),
+        node::Refusal::ClaimCode => (StatusCode::FORBIDDEN, "wrong_claim_code"),
+        node::Refusal::MainStore => (StatusCode::FORBIDDEN, "main_store"),
+        node::Refusal::StoreNotEmpty => (StatusCode::CONFLICT, "store_not_empty"),
+        node::Refusal::LastOwner => (StatusCode::CONFLICT, "last_owner"),
+    }
+}
+
+/// Status 460 of the tus protocol, checksum extension.
+fn tus_checksum_mismatch() -> StatusCode {
+    StatusCode::from_u16(460).expect("460 is between 100 and 999")
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        self.log();
+        let (status, code) = self.outcome();
+        let missing = match &self {
+            Error::Node(node::Error::Incomplete { missing, .. }) => missing.clone(),
+            _ => Vec::new(),
+        };
+        let body = ErrorBody {
+            error: code,
+            reason: self.reason(),
+            missing,
+        };
+        let json = serde_json::to_vec(&body).expect("an error body has only strings");
+        let mut response = Response::new(Body::from(json));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in self.headers() {
+            headers.insert(name, value);
+        }
+        response
+    }
+}
+
+impl Error {
+    /// What the status asks to come with it.
+    fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        match self {
+            Error::Method(allowed) => text_header(header::ALLOW, allowed.join(", ")),
+            Error::Range { len } => text_header(header::CONTENT_RANGE, format!("bytes */{len}")),
+            Error::Node(node::Error::RateLimited { retry_after }) => {
+                text_header(header::RETRY_AFTER, retry_after.as_secs().max(1).to_string())
+            }
+            Error::Node(node::Error::Busy) => text_header(header::RETRY_AFTER, "1".to_owned()),
+            Error::Node(node::Error::Offset { expected, .. }) => {
+                text_header(HeaderName::from_static("upload-offset"), expected.to_string())
+            }
+            Error::TusVersion => text_header(HeaderName::from_static("tus-version"), "1.0.0".to_owned()),
+            // What is left of a body that was refused is not worth reading.
+            Error::BodySlow | Error::BodyTooLarge { .. } => {
+                text_header(header::CONNECTION, "close".to_owned())
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn text_header(name: HeaderName, value: String) -> Vec<(HeaderName, HeaderValue)> {
+    HeaderValue::from_str(&value)
+        .map(|value| vec![(name, value)])
+        .unwrap_or_default()
+}
+
+/// The methods in the order people list them.
+pub(super) fn allowed(mut methods: Vec<&'static Method>) -> Vec<&'static str> {
+    methods.sort_by_key(|method| method.as_str());
+    methods.dedup();
+    methods.into_iter().map(Method::as_str).collect()
+}

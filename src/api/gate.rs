@@ -1,0 +1,165 @@
+//! The gate every request passes, in one order: host, line, caller, origin, media type, handler.
+//!
+//! Each step refuses before the next one looks, and before the body is read: a client that sent
+//! `Expect: 100-continue` is told without having sent it. Addresses and forwarded headers are never asked.
+
+use std::sync::Arc;
+
+use axum::RequestPartsExt;
+use axum::body::{Body, HttpBody};
+use axum::extract::{MatchedPath, RawPathParams};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::answer;
+use super::auth::{self, Caller};
+use super::connection::Connection;
+use super::error::{self, Error};
+use super::origin;
+use super::route::{Auth, Call, Route, Takes};
+use super::{Edge, TABLE};
+
+/// Answers a request for `route`; `None` where its path is not ours or does not take its method.
+pub(super) async fn answer(
+    edge: Arc<Edge>,
+    route: Option<&'static Route>,
+    request: Request<Body>,
+) -> Response {
+    let is_of_browser = request.headers().contains_key("sec-fetch-mode");
+    let mut response = match pass(edge, route, request).await {
+        Ok(response) => response,
+        Err(error) => refuse(error, is_of_browser),
+    };
+    answer::secure(response.headers_mut());
+    response
+}
+
+async fn pass(
+    edge: Arc<Edge>,
+    route: Option<&'static Route>,
+    request: Request<Body>,
+) -> Result<Response, Error> {
+    let (mut parts, body) = request.into_parts();
+    // A request that no listener of ours brought has come over a line we know nothing of.
+    let connection = parts
+        .extensions
+        .get::<Arc<Connection>>()
+        .map(Arc::clone)
+        .ok_or(Error::PlainLine)?;
+    let authority = edge
+        .hosts
+        .check(&parts.headers, &parts.uri, &connection)
+        .map_err(Error::Host)?;
+    let Some(route) = route else {
+        return Err(no_route(&parts.extensions.get::<MatchedPath>().cloned()));
+    };
+    if !connection.is_private() && route.auth != Auth::Landing {
+        return Err(Error::PlainLine);
+    }
+    let caller = auth::caller(&edge.node, &connection, &parts.headers)?;
+    admit(route.auth, &caller)?;
+    let needs_own_origin = matches!(route.takes, Takes::Form) || caller.came_by_cookie();
+    if needs_own_origin
+        && !is_safe(&parts.method)
+        && !origin::is_same_origin(&parts.headers, connection.scheme(), authority)
+    {
+        return Err(Error::ForeignOrigin);
+    }
+    check_media_type(route.takes, &parts.headers, &body)?;
+    if caller.is_known() {
+        connection.mark_authenticated();
+    }
+    let params = match parts.extract::<RawPathParams>().await {
+        Ok(params) => owned(&params),
+        Err(_) => return Err(Error::malformed("path", "is not UTF-8")),
+    };
+    let mut call = Call::new(edge, connection, caller, parts, body);
+    call.params = params;
+    (route.handler)(call).await
+}
+
+fn owned(params: &RawPathParams) -> Vec<(&'static str, String)> {
+    params
+        .iter()
+        .filter_map(|(name, value)| Some((super::route::param_name(name)?, value.to_owned())))
+        .collect()
+}
+
+fn admit(auth: Auth, caller: &Caller) -> Result<(), Error> {
+    match auth {
+        Auth::Landing | Auth::Public => Ok(()),
+        Auth::SignedIn if caller.is_known() => Ok(()),
+        Auth::Scope(scope) if caller.may(scope) => Ok(()),
+        Auth::Scope(scope) if caller.is_known() => Err(Error::Forbidden(scope)),
+        Auth::SignedIn | Auth::Scope(_) => Err(Error::Unauthenticated),
+    }
+}
+
+/// Methods that change nothing (RFC 9110, section 9.2.1).
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+fn check_media_type(takes: Takes, headers: &HeaderMap, body: &Body) -> Result<(), Error> {
+    let given = match headers.get(header::CONTENT_TYPE) {
+        None => None,
+        Some(value) => Some(essence(value).ok_or(Error::MediaType("one media type"))?),
+    };
+    let fits = |wanted: &str| {
+        given
+            .as_deref()
+            .is_some_and(|given| given.eq_ignore_ascii_case(wanted))
+    };
+    let fitting = match takes {
+        Takes::Nothing if given.is_none() && body.is_end_stream() => Ok(()),
+        Takes::Nothing => Err("nothing"),
+        Takes::Bytes if given.is_none() || fits("application/octet-stream") => Ok(()),
+        Takes::Bytes => Err("application/octet-stream"),
+        Takes::Json(_) if fits("application/json") => Ok(()),
+        Takes::Json(_) => Err("application/json"),
+        Takes::TusPiece if fits("application/offset+octet-stream") => Ok(()),
+        Takes::TusPiece => Err("application/offset+octet-stream"),
+        Takes::TusCreation if given.is_none() || fits("application/offset+octet-stream") => Ok(()),
+        Takes::TusCreation => Err("application/offset+octet-stream, or nothing"),
+        Takes::Form if fits("application/x-www-form-urlencoded") => Ok(()),
+        Takes::Form => Err("application/x-www-form-urlencoded"),
+    };
+    fitting.map_err(Error::MediaType)
+}
+
+/// The media type without its parameters.
+fn essence(value: &HeaderValue) -> Option<String> {
+    let text = value.to_str().ok()?;
+    Some(text.split(';').next().unwrap_or(text).trim().to_owned())
+}
+
+fn no_route(matched: &Option<MatchedPath>) -> Error {
+    let Some(path) = matched else {
+        return Error::NoRoute;
+    };
+    let methods = TABLE
+        .iter()
+        .filter(|route| route.path == path.as_str())
+        .map(|route| &route.method);
+    Error::Method(error::allowed(methods.collect()))
+}
+
+fn refuse(error: Error, is_of_browser: bool) -> Response {
+    let mut response = error.into_response();
+    if response.status() == StatusCode::UNAUTHORIZED {
+        let challenges = response.headers_mut();
+        challenges.insert(
+            header::WWW_AUTHENTICATE,
+            HeaderValue::from_static("Bearer realm=\"refuge\""),
+        );
+        // Some tools send their password only when asked for it. Browsers would ask their user in a window of
+        // their own for what our page asks itself.
+        if !is_of_browser {
+            challenges.append(
+                header::WWW_AUTHENTICATE,
+                HeaderValue::from_static("Basic realm=\"refuge\", charset=\"UTF-8\""),
+            );
+        }
+    }
+    response
+}
