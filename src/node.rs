@@ -7,6 +7,7 @@
 mod access;
 mod account;
 mod blobs;
+mod browse;
 mod claim;
 mod clock;
 mod error;
@@ -15,6 +16,7 @@ mod folder;
 mod identity;
 mod limit;
 mod password;
+mod refs;
 mod secret;
 mod security_log;
 mod session;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 pub use access::{Principal, Role, Scope, Scopes, Via};
 pub use account::{Account, Accounts, PasswordChange};
 pub use blobs::{Blobs, Reading, Receiver};
+pub use browse::{FOLDER_PAGE_MAX, FileReading};
 pub use claim::{
     CLAIM_EXPORTER_LABEL, Claim, ClaimCode, ClaimCodeError, ClaimProof, ClaimSide, Proven, claim_mac,
 };
@@ -34,6 +37,7 @@ pub use clock::Clock;
 pub use error::{Cause, Error, FolderError, Kind, Refusal};
 pub use events::{Delivery, EVENTS_KEPT, Event, EventId, Events, Subscription};
 pub use identity::Identity;
+pub use refs::{INCOMPLETE_NAMED_MAX, Refs};
 pub use secret::{Password, SecretText};
 pub use security_log::{LOG_ENTRIES_MAX, LogEntry, SecurityLog};
 pub use session::{NewSession, SESSION_ABSOLUTE, SESSION_IDLE, Sessions};
@@ -45,12 +49,17 @@ pub use crate::coffer::{
     BATCH_IDS_MAX, CheckOptions, CheckReport, Class, LIST_PAGE_MAX, PACKED_BYTES_MAX, Packed, Put, Stat,
     Status, clamp,
 };
+pub use crate::files::{
+    Body, Entry, EntryName, Kind as EntryKind, RefRecord, RefVersion, RootMeta, SNAPSHOTS_MAX, Selector,
+    Snapshot,
+};
 use access::Access;
 use folder::Folder;
 use password::Hasher;
 use security_log::{About, LogKind};
 
 use crate::db::{self, Database};
+use crate::files::Repository;
 use crate::id::StoreName;
 
 /// How a node is opened.
@@ -111,7 +120,12 @@ impl Node {
         let access = Arc::new(open_access(&folder.join("node.db"), &options.clock, &events)?);
         let accounts = Accounts::new(Arc::clone(&access), Arc::new(Hasher::new()));
         let claim = Claim::open(&keys, identity.node_id(), Arc::clone(&access), accounts.clone())?;
-        let stores = Stores::open(&folder.subfolder("stores")?, options.main_store, &events)?;
+        let stores = Stores::open(
+            &folder.subfolder("stores")?,
+            &folder.subfolder("refs")?,
+            &options.main_store,
+            &events,
+        )?;
         if folder.node().is_none() {
             folder.settle(identity.node_id())?;
         }
@@ -147,6 +161,24 @@ impl Node {
     /// [`Error::Missing`].
     pub fn store(&self, name: &StoreName) -> Result<coffer::Store, Error> {
         Ok(self.stores().get(name)?.store().clone())
+    }
+
+    /// The refs into the store `main`; those into others are at [`Stores::refs`].
+    pub fn refs(&self) -> Refs {
+        let refs = self.stores().refs(&StoreName::main());
+        refs.expect("every node has the store main")
+    }
+
+    /// A store and its refs, for threads that back up, restore and verify. Its refs look for what they would
+    /// name before they move.
+    ///
+    /// # Errors
+    /// [`Error::Missing`].
+    pub fn repository(&self, name: &StoreName) -> Result<Repository, Error> {
+        Ok(Repository {
+            store: self.store(name)?,
+            refs: self.stores().checked_refs(name)?,
+        })
     }
 
     /// What changes in it.

@@ -67,7 +67,8 @@ fn of_cause(cause: &node::Cause) -> Outcome {
     match cause {
         node::Cause::Coffer(error) => of_coffer(error),
         node::Cause::State(error) => of_state(error),
-        node::Cause::Database(_)
+        node::Cause::Files(_)
+        | node::Cause::Database(_)
         | node::Cause::Io { .. }
         | node::Cause::Random(_)
         | node::Cause::Certificate(_)

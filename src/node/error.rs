@@ -8,7 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::id::BlobId;
-use crate::{coffer, db, durable};
+use crate::{coffer, db, durable, files};
 
 /// An outcome of a use case that is not success. Its text is for the person who asked: it names the thing and
 /// what to do. What only an engineer should read is in the source of [`Error::Internal`].
@@ -119,6 +119,8 @@ pub enum Kind {
     Store,
     /// A ref.
     Ref,
+    /// A snapshot of a ref.
+    Snapshot,
     /// A path inside a tree.
     Path,
     /// A partial upload.
@@ -219,6 +221,9 @@ pub enum Cause {
     /// A store.
     #[error(transparent)]
     Coffer(coffer::Error),
+    /// Folders and refs.
+    #[error(transparent)]
+    Files(files::Error),
     /// The database.
     #[error(transparent)]
     Database(db::Error),
@@ -291,6 +296,7 @@ impl fmt::Display for Kind {
             Kind::Blob => "blob",
             Kind::Store => "store",
             Kind::Ref => "ref",
+            Kind::Snapshot => "snapshot",
             Kind::Path => "path",
             Kind::Upload => "upload",
             Kind::Account => "account",
@@ -312,6 +318,34 @@ impl From<coffer::Error> for Error {
                 Error::Folder(FolderError::Newer { path, found, known })
             }
             other => Error::Internal(Cause::Coffer(other)),
+        }
+    }
+}
+
+impl From<files::Error> for Error {
+    fn from(error: files::Error) -> Error {
+        let invalid = |what, reason: &files::Error| Error::Invalid {
+            what,
+            reason: reason.to_string(),
+        };
+        match error {
+            files::Error::Store(error) => error.into(),
+            files::Error::State(error) => error.into(),
+            files::Error::Io { path, source } => Error::io(&path, source),
+            files::Error::Missing { id } => Error::missing(Kind::Blob, id),
+            files::Error::NoRef { name } => Error::missing(Kind::Ref, name),
+            files::Error::NoSnapshot { name, selector } => {
+                Error::missing(Kind::Snapshot, format_args!("{name}@{selector}"))
+            }
+            files::Error::NoPath { path } => Error::missing(Kind::Path, path.display()),
+            files::Error::Conflict { name } => {
+                Error::conflict(Kind::Ref, name, "it was moved by someone else meanwhile")
+            }
+            files::Error::Incomplete { missing, .. } => Error::Incomplete { missing, more: false },
+            files::Error::Malformed { expected, .. } => invalid(expected, &error),
+            files::Error::Selector { .. } | files::Error::Ambiguous { .. } => invalid("snapshot", &error),
+            files::Error::Full { .. } => invalid("ref", &error),
+            other => Error::Internal(Cause::Files(other)),
         }
     }
 }

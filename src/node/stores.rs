@@ -1,6 +1,7 @@
 //! The named stores of a node: each a folder with its settings and its backend's files.
 //!
-//! `stores/NAME/store.json` is `{"format":1,"backend":"haystack","compression":1,…}`; the backend keeps its files
+//! A store has refs of its own: those into `main` lie in `refs/` of the data folder, those into any other in
+//! its folder. `stores/NAME/store.json` is `{"format":1,"backend":"haystack","compression":1,…}`; the backend keeps its files
 //! beside it. A store that is removed is renamed to `NAME.removed-N` and kept: no name of a store has a dot.
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use super::blobs::Blobs;
 use super::error::{Cause, Error, Kind, Refusal};
 use super::events::{Event, Events};
 use super::folder::create_private;
+use super::refs::{CheckedRefs, Refs};
 use crate::coffer::{self, Compression, Fs, Haystack, HaystackOptions, Memory, Status};
 use crate::id::StoreName;
 use crate::{db, durable};
@@ -80,6 +82,8 @@ pub struct Stores {
 
 struct Inner {
     folder: PathBuf,
+    /// Where the refs of `main` are; any other store has its own in its folder.
+    main_refs: PathBuf,
     events: Events,
     main: Blobs,
     open: Mutex<BTreeMap<StoreName, Opened>>,
@@ -89,6 +93,7 @@ struct Inner {
 
 struct Opened {
     blobs: Blobs,
+    refs: Arc<CheckedRefs>,
     settings: StoreSettings,
 }
 
@@ -112,22 +117,25 @@ impl Stores {
     /// Opens every store below `folder`, and makes `main` with `main_settings` where it is not there.
     pub(super) fn open(
         folder: &Path,
-        main_settings: StoreSettings,
+        main_refs: &Path,
+        main_settings: &StoreSettings,
         events: &Events,
     ) -> Result<Stores, Error> {
-        let mut open = BTreeMap::new();
-        for name in names_in(folder)? {
-            let opened = open_store(folder, &name, events)?;
-            open.insert(name, opened);
-        }
         let main = StoreName::main();
-        if !open.contains_key(&main) {
-            make_store(folder, &main, &main_settings)?;
-            open.insert(main.clone(), open_store(folder, &main, events)?);
+        let mut names = names_in(folder)?;
+        if !names.contains(&main) {
+            make_store(folder, &main, main_settings)?;
+            names.push(main.clone());
+        }
+        let mut open = BTreeMap::new();
+        for name in names {
+            let opened = open_store(folder, main_refs, &name, events)?;
+            open.insert(name, opened);
         }
         Ok(Stores {
             inner: Arc::new(Inner {
                 folder: folder.to_owned(),
+                main_refs: main_refs.to_owned(),
                 events: events.clone(),
                 main: open[&main].blobs.clone(),
                 open: Mutex::new(open),
@@ -161,6 +169,21 @@ impl Stores {
         let open = self.opened();
         let opened = open.get(name).ok_or_else(|| Error::missing(Kind::Store, name))?;
         Ok(opened.blobs.clone())
+    }
+
+    /// The refs into a store.
+    ///
+    /// # Errors
+    /// [`Error::Missing`].
+    pub fn refs(&self, name: &StoreName) -> Result<Refs, Error> {
+        Ok(Refs::new(self.checked_refs(name)?))
+    }
+
+    /// The refs into a store, for threads that do storage work.
+    pub(super) fn checked_refs(&self, name: &StoreName) -> Result<Arc<CheckedRefs>, Error> {
+        let open = self.opened();
+        let opened = open.get(name).ok_or_else(|| Error::missing(Kind::Store, name))?;
+        Ok(Arc::clone(&opened.refs))
     }
 
     /// Adds a store. Durable on return; goes on when the future is dropped.
@@ -199,7 +222,12 @@ impl Stores {
             });
         }
         make_store(&self.inner.folder, &name, settings)?;
-        let opened = open_store(&self.inner.folder, &name, &self.inner.events)?;
+        let opened = open_store(
+            &self.inner.folder,
+            &self.inner.main_refs,
+            &name,
+            &self.inner.events,
+        )?;
         self.opened().insert(name.clone(), opened);
         self.inner.events.tell(Event::StoreAdded { store: name });
         Ok(())
@@ -282,7 +310,7 @@ fn make_store(folder: &Path, name: &StoreName, settings: &StoreSettings) -> Resu
     Ok(())
 }
 
-fn open_store(folder: &Path, name: &StoreName, events: &Events) -> Result<Opened, Error> {
+fn open_store(folder: &Path, main_refs: &Path, name: &StoreName, events: &Events) -> Result<Opened, Error> {
     let path = store_file(folder, name);
     let state = durable::read(&path)?.ok_or_else(|| Error::missing(Kind::Store, name))?;
     let file: StoreFile = serde_json::from_slice(&state.payload)
@@ -305,8 +333,16 @@ fn open_store(folder: &Path, name: &StoreName, events: &Events) -> Result<Opened
         BackendSettings::Memory {} => Arc::new(Memory::new()),
     };
     let store = coffer::Store::new(backend, Compression(file.settings.compression))?;
+    let own_refs = folder.join(name.as_str()).join("refs");
+    let refs_folder = if *name == StoreName::main() {
+        main_refs
+    } else {
+        &own_refs
+    };
+    let refs = CheckedRefs::open(refs_folder, name.clone(), store.clone(), events.clone())?;
     Ok(Opened {
         blobs: Blobs::new(name.clone(), store, events.clone()),
+        refs: Arc::new(refs),
         settings: file.settings,
     })
 }
@@ -322,7 +358,9 @@ mod tests {
     use crate::node::Clock;
 
     fn stores(folder: &Path) -> Stores {
-        Stores::open(folder, StoreSettings::default(), &Events::new(&Clock::system())).unwrap()
+        let refs = folder.join("refs.main");
+        let settings = StoreSettings::default();
+        Stores::open(folder, &refs, &settings, &Events::new(&Clock::system())).unwrap()
     }
 
     fn named(name: &str) -> StoreName {

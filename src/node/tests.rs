@@ -2,6 +2,7 @@
 
 mod access;
 mod damage;
+mod refs;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
