@@ -7,6 +7,7 @@ mod exit;
 mod host;
 mod id;
 mod known;
+mod manual;
 mod output;
 mod place;
 mod progress;
@@ -52,6 +53,8 @@ enum Command {
     Id(id::Args),
     Claim(claim::Args),
     Token(token::Args),
+    Completions(manual::CompletionsArgs),
+    Man(manual::ManArgs),
 }
 
 /// What every command works with.
@@ -105,6 +108,8 @@ fn perform(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
         Command::Id(args) => id::run(args, session),
         Command::Claim(args) => claim::run(args, session),
         Command::Token(args) => token::run(args, session),
+        Command::Completions(args) => manual::completions(args, session),
+        Command::Man(args) => manual::man(args, session),
     }
 }
 
