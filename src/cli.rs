@@ -11,6 +11,7 @@ mod manual;
 mod output;
 mod place;
 mod progress;
+mod store;
 mod token;
 
 use std::io;
@@ -52,6 +53,7 @@ enum Command {
     Check(check::Args),
     Id(id::Args),
     Claim(claim::Args),
+    Store(store::Args),
     Token(token::Args),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -107,6 +109,7 @@ fn perform(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
         Command::Check(args) => check::run(args, session),
         Command::Id(args) => id::run(args, session),
         Command::Claim(args) => claim::run(args, session),
+        Command::Store(args) => store::run(args, session),
         Command::Token(args) => token::run(args, session),
         Command::Completions(args) => manual::completions(args, session),
         Command::Man(args) => manual::man(args, session),
