@@ -35,6 +35,8 @@ mod rebuild;
 mod recover;
 mod run;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod volume;
 mod writer;
 

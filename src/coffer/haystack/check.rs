@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use super::needle::{HEADER_BYTES, Header, Kind};
 use super::run::Entry;
+use super::volume::SOLO;
 use super::{Core, rebuild};
 use crate::coffer::backend::{CheckOptions, CheckReport, Reader};
 use crate::coffer::error::Error;
@@ -187,6 +188,11 @@ fn copy_needle(core: &Core, entry: &Entry, target: &Path) -> Result<bool, Error>
     };
     let span = core.span_of(entry).unwrap_or(entry.len + HEADER_BYTES as u64);
     let copy = || -> io::Result<()> {
+        if entry.volume & SOLO != 0 {
+            // A large blob is not copied: its volume gets a second name, which stays when the first goes.
+            std::fs::hard_link(&volume.path, target)?;
+            return durable::sync_folder_of(target);
+        }
         let mut source = std::fs::File::open(&volume.path)?;
         source.seek(SeekFrom::Start(entry.offset))?;
         let mut file = OpenOptions::new()

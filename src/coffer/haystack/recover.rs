@@ -53,7 +53,13 @@ pub(super) fn open(folder: &Path, options: HaystackOptions) -> Result<Core, Erro
     let index = Index::new(runs);
     if !rebuilt {
         let mut tail = Vec::new();
+        let checkpointed = tally.next_shared;
         for number in present {
+            // A compaction was cut between the checkpoint that no longer needs this volume and its removal.
+            if number < checkpointed && !tally.volumes.contains_key(&number) {
+                volumes.remove(number)?;
+                continue;
+            }
             let known = tally.volumes.get(&number).map_or(PAGE_BYTES, |volume| volume.end);
             tally.next_shared = tally.next_shared.max(number + 1);
             match read_tail(&volumes, number, known, &mut tail) {

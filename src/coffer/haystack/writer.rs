@@ -272,6 +272,9 @@ impl Writer {
             .and_then(|()| durable::sync_folder_of(&path));
         flushed.map_err(|source| Error::io(&path, source))?;
         volumes.insert(Arc::clone(&volume));
+        // A checkpoint taken before anything here is flushed must know the volume: at the next start one that
+        // is older than the checkpoint and unknown to it counts as compacted.
+        self.tally.volumes.entry(number).or_default().end = PAGE_BYTES;
         self.end = PAGE_BYTES;
         self.durable = PAGE_BYTES;
         self.active = Some(Arc::clone(&volume));

@@ -1,0 +1,264 @@
+//! What only a haystack can suffer: torn tails, rotten bytes, a lost index, compactions cut short.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::coffer::backend::read_whole;
+
+const SMALL: HaystackOptions = HaystackOptions {
+    volume_bytes: 64 * 1024,
+    checkpoint_bytes: 1 << 40,
+    compression: Compression::OFF,
+};
+
+fn open(folder: &Path) -> Haystack {
+    Haystack::open(folder, SMALL).unwrap()
+}
+
+fn blob(n: u32) -> Packed {
+    let mut bytes = vec![0; 3000];
+    blake3::Hasher::new()
+        .update(&n.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    Packed::new(bytes.into(), Class::Pinned, Compression::OFF)
+}
+
+fn put(store: &Haystack, blobs: impl IntoIterator<Item = u32>) -> Vec<BlobId> {
+    let batch: Vec<Packed> = blobs.into_iter().map(blob).collect();
+    store.append(&batch).unwrap();
+    store.flush().unwrap();
+    batch.iter().map(Packed::id).collect()
+}
+
+fn large(store: &Haystack, fill: u8) -> BlobId {
+    let mut incoming = store.begin(Class::Part).unwrap();
+    for _ in 0..3 {
+        incoming.write(&vec![fill; 1024 * 1024]).unwrap();
+    }
+    incoming.finish(None).unwrap().id
+}
+
+fn listed(store: &Haystack) -> Vec<BlobId> {
+    store.list(None).unwrap().map(|item| item.unwrap().id).collect()
+}
+
+fn sorted(mut ids: Vec<BlobId>) -> Vec<BlobId> {
+    ids.sort();
+    ids
+}
+
+fn readable(store: &Haystack, id: &BlobId) -> bool {
+    store
+        .open(id)
+        .unwrap()
+        .is_some_and(|mut reader| read_whole(&mut *reader, 1 << 24).is_ok())
+}
+
+/// Ends a haystack as a killed process does: nothing is written on the way out.
+fn kill(store: Haystack) {
+    store
+        .core
+        .fault
+        .lock()
+        .unwrap()
+        .get_or_insert("killed".to_owned());
+}
+
+fn lose_index(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+fn volume(folder: &TempDir, number: u32) -> PathBuf {
+    folder.path().join(format!("volumes/{number:08}.vol"))
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+}
+
+#[test]
+fn a_killed_process_leaves_everything_that_was_flushed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut ids = put(&store, 0..50);
+    ids.push(large(&store, 7));
+    store.delete(&ids[10..20]).unwrap();
+    ids.drain(10..20);
+    kill(store);
+    let store = open(dir.path());
+    assert_eq!(listed(&store), sorted(ids.clone()));
+    assert!(ids.iter().all(|id| readable(&store, id)));
+    assert_eq!(store.status().blobs, ids.len() as u64);
+}
+
+#[test]
+fn a_torn_tail_is_set_aside_and_cut_and_writing_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let first = put(&store, 0..3);
+    let torn = put(&store, 3..6);
+    kill(store);
+    // The last group lost a page in its middle: what no later needle vouches for is torn.
+    let len = fs::metadata(volume(&dir, 0)).unwrap().len();
+    flip(&volume(&dir, 0), len - 5000);
+    let store = open(dir.path());
+    assert!(first.iter().all(|id| readable(&store, id)));
+    assert!(readable(&store, &torn[0]));
+    assert!(
+        !listed(&store).contains(&torn[2]),
+        "nothing after the tear is shown"
+    );
+    assert_eq!(fs::read_dir(dir.path().join("quarantine")).unwrap().count(), 1);
+    let more = put(&store, 6..9);
+    kill(store);
+    let store = open(dir.path());
+    assert!(more.iter().all(|id| readable(&store, id)));
+    assert_eq!(
+        store
+            .check(
+                CheckOptions {
+                    read_data: true,
+                    repair: false
+                },
+                &|_| ()
+            )
+            .unwrap()
+            .damaged,
+        []
+    );
+}
+
+#[test]
+fn rot_in_what_was_flushed_is_reported_and_cuts_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let ids = put(&store, 0..3);
+    let later = put(&store, 3..6);
+    kill(store);
+    flip(&volume(&dir, 0), 4096 + 80 + 1500);
+    let store = open(dir.path());
+    assert!(later.iter().all(|id| readable(&store, id)));
+    assert!(matches!(store.open(&ids[0]), Err(Error::Corrupt { .. })));
+    let options = CheckOptions {
+        read_data: true,
+        repair: true,
+    };
+    let report = store.check(options, &|_| ()).unwrap();
+    assert_eq!((report.damaged, report.quarantined), (vec![ids[0]], vec![ids[0]]));
+    assert_eq!(store.stat(&[ids[0]]).unwrap(), [None]);
+    put(&store, 0..1);
+    assert!(readable(&store, &ids[0]));
+}
+
+#[test]
+fn a_lost_index_is_rebuilt_and_resurrects_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let ids = put(&store, 0..100);
+    let big = [large(&store, 1), large(&store, 2)];
+    store.delete(&ids[..80]).unwrap();
+    store.delete(&big[..1]).unwrap();
+    assert!(store.compact(&|| false).unwrap().freed_bytes > 0);
+    let back = put(&store, 5..7);
+    let expected = sorted([&ids[80..], &back[..], &big[1..]].concat());
+    assert_eq!(listed(&store), expected);
+    let counted = store.status();
+    drop(store);
+    lose_index(dir.path());
+    let store = open(dir.path());
+    assert_eq!(listed(&store), expected);
+    assert!(expected.iter().all(|id| readable(&store, id)));
+    let rebuilt = store.status();
+    assert_eq!(
+        (rebuilt.blobs, rebuilt.plain_bytes),
+        (counted.blobs, counted.plain_bytes)
+    );
+    assert_eq!(rebuilt.dead_bytes, counted.dead_bytes);
+}
+
+#[test]
+fn a_damaged_run_is_noticed_by_a_lookup_and_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let ids = put(&store, 0..100);
+    drop(store);
+    let runs = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let run = runs
+        .filter(|path| path.extension().is_some_and(|e| e == "run"))
+        .last()
+        .unwrap();
+    flip(&run, 100);
+    let store = open(dir.path());
+    assert!(store.stat(&ids).unwrap().iter().all(Option::is_some));
+    assert!(ids.iter().all(|id| readable(&store, id)));
+}
+
+#[test]
+fn a_damaged_first_page_costs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let ids = put(&store, 0..50);
+    drop(store);
+    flip(&volume(&dir, 0), 20);
+    let store = open(dir.path());
+    assert!(ids.iter().all(|id| readable(&store, id)));
+}
+
+#[test]
+fn compaction_frees_what_is_dead_and_its_volumes_stay_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let ids = put(&store, 0..200);
+    let before = store.status().stored_bytes;
+    store.delete(&ids[..150]).unwrap();
+    store.compact(&|| false).unwrap();
+    assert!(store.status().stored_bytes < before / 2, "{:?}", store.status());
+    assert_eq!(listed(&store), sorted(ids[150..].to_vec()));
+    kill(store);
+    let store = open(dir.path());
+    assert_eq!(listed(&store), sorted(ids[150..].to_vec()));
+}
+
+#[test]
+fn a_volume_that_came_back_after_its_compaction_resurrects_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let ids = put(&store, 0..100);
+    store.delete(&ids[..90]).unwrap();
+    let copies = dir.path().join("copies");
+    fs::create_dir(&copies).unwrap();
+    fs::copy(volume(&dir, 0), copies.join("0")).unwrap();
+    store.compact(&|| false).unwrap();
+    drop(store);
+    // As if the removal of the old file had not reached the medium.
+    fs::copy(copies.join("0"), volume(&dir, 0)).unwrap();
+    let store = open(dir.path());
+    assert_eq!(listed(&store), sorted(ids[90..].to_vec()));
+}
+
+#[test]
+fn a_quarantined_large_blob_keeps_its_bytes_without_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let id = large(&store, 9);
+    store.quarantine(&id).unwrap();
+    assert_eq!(store.stat(&[id]).unwrap(), [None]);
+    assert_eq!(store.status().quarantined, 1);
+    assert_eq!(large(&store, 9), id);
+    assert!(readable(&store, &id));
+}
