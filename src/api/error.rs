@@ -200,6 +200,7 @@ fn node_outcome(error: &node::Error) -> (StatusCode, &'static str) {
         node::Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         node::Error::NoSpace { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
         node::Error::ReadOnly { .. } => (StatusCode::SERVICE_UNAVAILABLE, "read_only"),
+        node::Error::Offline { .. } => (StatusCode::SERVICE_UNAVAILABLE, "offline"),
         node::Error::Folder(_) => (StatusCode::INTERNAL_SERVER_ERROR, "data_folder"),
         node::Error::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     }

@@ -56,6 +56,7 @@ fn of_node(error: &node::Error) -> Outcome {
         node::Error::NoSpace { .. } | node::Error::ReadOnly { .. } => Outcome::Full,
         node::Error::Folder(error) => of_folder(error),
         node::Error::Conflict { .. }
+        | node::Error::Offline { .. }
         | node::Error::Incomplete { .. }
         | node::Error::Offset { .. }
         | node::Error::TooLarge { .. } => Outcome::Failed,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::id::BlobId;
+use crate::id::{BlobId, StoreName};
 use crate::{coffer, db, durable, files};
 
 /// An outcome of a use case that is not success. Its text is for the person who asked: it names the thing and
@@ -100,6 +100,14 @@ pub enum Error {
     #[error("the store is read only since a write failed ({reason}): check the disk, then restart the node")]
     ReadOnly {
         /// The failure that caused it.
+        reason: String,
+    },
+    /// The store could not be opened when the node started, such as one on a disk that is not plugged in.
+    #[error("store {store} is offline ({reason}): bring its disk back, then restart the node")]
+    Offline {
+        /// The store.
+        store: StoreName,
+        /// What failed.
         reason: String,
     },
     /// The data folder cannot be opened.
@@ -314,6 +322,10 @@ impl From<coffer::Error> for Error {
             coffer::Error::NoSpace { path } => Error::NoSpace { path },
             coffer::Error::ReadOnly { reason } => Error::ReadOnly { reason },
             coffer::Error::Busy => Error::Busy,
+            coffer::Error::Foreign { .. } => Error::Invalid {
+                what: "path",
+                reason: error.to_string(),
+            },
             coffer::Error::Newer { path, found, known } => {
                 Error::Folder(FolderError::Newer { path, found, known })
             }

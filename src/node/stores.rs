@@ -1,17 +1,25 @@
 //! The named stores of a node: each a folder with its settings and its backend's files.
 //!
-//! A store has refs of its own: those into `main` lie in `refs/` of the data folder, those into any other in
-//! its folder. `stores/NAME/store.json` is `{"format":1,"backend":"haystack","compression":1,…}`; the backend keeps its files
-//! beside it. A store that is removed is renamed to `NAME.removed-N` and kept: no name of a store has a dot.
+//! ```text
+//! NAME/store.json    {"format":1,"backend":"haystack","compression":1,…}
+//! NAME/…             the files of a haystack
+//! NAME/blobs/        the files of an fs store, where no other folder was given
+//! NAME/refs/         the refs into the store; those into `main` are in `refs/` of the data folder
+//! NAME.removed-N/    a store that was removed, kept as it was: no name of a store has a dot
+//! ```
+//!
+//! A store whose backend cannot be opened, such as one on a disk that is not plugged in, does not stop the
+//! node: it is listed with the reason, and opened again at the next start.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
 use super::blobs::Blobs;
-use super::error::{Cause, Error, Kind, Refusal};
+use super::error::{Cause, Error, FolderError, Kind, Refusal};
 use super::events::{Event, Events};
 use super::folder::create_private;
 use super::refs::{CheckedRefs, Refs};
@@ -24,6 +32,24 @@ const FORMAT: u32 = 1;
 
 /// Stores of one node: each has a commit thread and an index.
 const STORES_MAX: usize = 64;
+
+/// zstd's levels that pay on a small box, and those that don't but may be asked for.
+const COMPRESSION_MIN: i32 = -7;
+const COMPRESSION_MAX: i32 = 19;
+
+/// Volumes smaller than that are all headers; larger ones have no room in a needle's address.
+const VOLUME_BYTES: RangeInclusive<u64> = 16 * 1024 * 1024..=16 * 1024 * 1024 * 1024;
+
+/// The status of a store that is not there.
+const NOTHING: Status = Status {
+    blobs: 0,
+    plain_bytes: 0,
+    stored_bytes: 0,
+    dead_bytes: 0,
+    free_bytes: None,
+    read_only: None,
+    quarantined: 0,
+};
 
 /// What a store is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +91,8 @@ pub struct StoreInfo {
     pub settings: StoreSettings,
     /// How it is.
     pub status: Status,
+    /// Why it could not be opened, where it could not; `status` is empty then.
+    pub offline: Option<String>,
 }
 
 /// What the removal of a store may do.
@@ -92,9 +120,14 @@ struct Inner {
 }
 
 struct Opened {
+    settings: StoreSettings,
+    /// Or why it could not be opened.
+    parts: Result<Parts, String>,
+}
+
+struct Parts {
     blobs: Blobs,
     refs: Arc<CheckedRefs>,
-    settings: StoreSettings,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,6 +146,55 @@ impl Default for StoreSettings {
     }
 }
 
+impl StoreSettings {
+    fn check(&self) -> Result<(), Error> {
+        if !(COMPRESSION_MIN..=COMPRESSION_MAX).contains(&self.compression) {
+            return Err(invalid(
+                "compression",
+                format!("from {COMPRESSION_MIN} to {COMPRESSION_MAX}, 0 is off"),
+            ));
+        }
+        match &self.backend {
+            BackendSettings::Haystack { volume_bytes }
+                if *volume_bytes != 0 && !VOLUME_BYTES.contains(volume_bytes) =>
+            {
+                Err(invalid(
+                    "volume_bytes",
+                    format!("from {} to {}", VOLUME_BYTES.start(), VOLUME_BYTES.end()),
+                ))
+            }
+            BackendSettings::Fs { path: Some(path) } if !path.is_absolute() => {
+                Err(invalid("path", "an absolute path".to_owned()))
+            }
+            BackendSettings::Haystack { .. } | BackendSettings::Fs { .. } | BackendSettings::Memory {} => {
+                Ok(())
+            }
+        }
+    }
+
+    /// Two stores in one folder would each delete what the other needs.
+    fn shares_folder(&self, other: &StoreSettings) -> bool {
+        let folder = |settings: &StoreSettings| match &settings.backend {
+            BackendSettings::Fs { path: Some(path) } => {
+                Some(path.canonicalize().unwrap_or_else(|_| path.clone()))
+            }
+            BackendSettings::Fs { path: None }
+            | BackendSettings::Haystack { .. }
+            | BackendSettings::Memory {} => None,
+        };
+        folder(self).is_some_and(|own| Some(own) == folder(other))
+    }
+}
+
+impl From<(StoreSettings, Parts)> for Opened {
+    fn from((settings, parts): (StoreSettings, Parts)) -> Opened {
+        Opened {
+            settings,
+            parts: Ok(parts),
+        }
+    }
+}
+
 impl Stores {
     /// Opens every store below `folder`, and makes `main` with `main_settings` where it is not there.
     pub(super) fn open(
@@ -127,17 +209,24 @@ impl Stores {
             make_store(folder, &main, main_settings)?;
             names.push(main.clone());
         }
-        let mut open = BTreeMap::new();
-        for name in names {
-            let opened = open_store(folder, main_refs, &name, events)?;
-            open.insert(name, opened);
+        let main_parts = open_store(folder, main_refs, &main, events)?;
+        let main_blobs = main_parts.1.blobs.clone();
+        let mut open = BTreeMap::from([(main.clone(), Opened::from(main_parts))]);
+        for name in names.into_iter().filter(|name| *name != main) {
+            let settings = read_settings(folder, &name)?;
+            let parts = open_store(folder, main_refs, &name, events);
+            let parts = parts.map(|(_, parts)| parts).map_err(|error| {
+                tracing::error!(store = %name, %error, "a store could not be opened");
+                error.to_string()
+            });
+            open.insert(name, Opened { settings, parts });
         }
         Ok(Stores {
             inner: Arc::new(Inner {
                 folder: folder.to_owned(),
                 main_refs: main_refs.to_owned(),
                 events: events.clone(),
-                main: open[&main].blobs.clone(),
+                main: main_blobs,
                 open: Mutex::new(open),
                 changing: Mutex::new(()),
             }),
@@ -151,7 +240,11 @@ impl Stores {
             .map(|(name, opened)| StoreInfo {
                 name: name.clone(),
                 settings: opened.settings.clone(),
-                status: opened.blobs.status(),
+                status: match &opened.parts {
+                    Ok(parts) => parts.blobs.status(),
+                    Err(_) => NOTHING,
+                },
+                offline: opened.parts.as_ref().err().cloned(),
             })
             .collect()
     }
@@ -164,17 +257,16 @@ impl Stores {
     /// A store by name.
     ///
     /// # Errors
-    /// [`Error::Missing`].
+    /// [`Error::Missing`]; [`Error::Offline`] where it could not be opened.
     pub fn get(&self, name: &StoreName) -> Result<Blobs, Error> {
         let open = self.opened();
-        let opened = open.get(name).ok_or_else(|| Error::missing(Kind::Store, name))?;
-        Ok(opened.blobs.clone())
+        Ok(parts_of(&open, name)?.blobs.clone())
     }
 
     /// The refs into a store.
     ///
     /// # Errors
-    /// [`Error::Missing`].
+    /// As [`Stores::get`].
     pub fn refs(&self, name: &StoreName) -> Result<Refs, Error> {
         Ok(Refs::new(self.checked_refs(name)?))
     }
@@ -182,8 +274,7 @@ impl Stores {
     /// The refs into a store, for threads that do storage work.
     pub(super) fn checked_refs(&self, name: &StoreName) -> Result<Arc<CheckedRefs>, Error> {
         let open = self.opened();
-        let opened = open.get(name).ok_or_else(|| Error::missing(Kind::Store, name))?;
-        Ok(Arc::clone(&opened.refs))
+        Ok(Arc::clone(&parts_of(&open, name)?.refs))
     }
 
     /// Adds a store. Durable on return; goes on when the future is dropped.
@@ -208,27 +299,34 @@ impl Stores {
 
     fn add_blocking(&self, name: StoreName, settings: &StoreSettings) -> Result<(), Error> {
         let _changing = self.changing();
-        let count = {
+        settings.check()?;
+        {
             let open = self.opened();
             if open.contains_key(&name) {
                 return Err(Error::conflict(Kind::Store, name, "there is one of this name"));
             }
-            open.len()
-        };
-        if count >= STORES_MAX {
-            return Err(Error::Invalid {
-                what: "stores",
-                reason: format!("a node has at most {STORES_MAX}"),
-            });
+            if open.len() >= STORES_MAX {
+                return Err(invalid("stores", format!("a node has at most {STORES_MAX}")));
+            }
+            if open.values().any(|other| settings.shares_folder(&other.settings)) {
+                return Err(Error::conflict(
+                    Kind::Store,
+                    name,
+                    "another store has this folder",
+                ));
+            }
         }
-        make_store(&self.inner.folder, &name, settings)?;
-        let opened = open_store(
-            &self.inner.folder,
-            &self.inner.main_refs,
-            &name,
-            &self.inner.events,
-        )?;
-        self.opened().insert(name.clone(), opened);
+        let (folder, main_refs) = (&self.inner.folder, &self.inner.main_refs);
+        make_store(folder, &name, settings)?;
+        let opened = match open_store(folder, main_refs, &name, &self.inner.events) {
+            Ok(opened) => opened,
+            Err(error) => {
+                // What cannot be opened now was never a store: only its settings go, whatever else is there.
+                durable::remove(&store_file(folder, &name))?;
+                return Err(error);
+            }
+        };
+        self.opened().insert(name.clone(), opened.into());
         self.inner.events.tell(Event::StoreAdded { store: name });
         Ok(())
     }
@@ -238,8 +336,14 @@ impl Stores {
         if *name == StoreName::main() {
             return Err(Refusal::MainStore.into());
         }
-        let blobs = self.get(name)?;
-        if !options.not_empty && blobs.status().blobs > 0 {
+        let blobs = match self.get(name) {
+            Ok(blobs) => Some(blobs),
+            Err(Error::Offline { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        // Of a store that is offline nobody can say that it is empty.
+        let is_empty = blobs.as_ref().is_some_and(|blobs| blobs.status().blobs == 0);
+        if !options.not_empty && !is_empty {
             return Err(Refusal::StoreNotEmpty.into());
         }
         let folder = self.inner.folder.join(name.as_str());
@@ -250,7 +354,9 @@ impl Stores {
         std::fs::rename(&folder, &aside)
             .and_then(|()| durable::sync_folder_of(&folder))
             .map_err(|source| Error::io(&folder, source))?;
-        blobs.retire();
+        if let Some(blobs) = blobs {
+            blobs.retire();
+        }
         self.opened().remove(name);
         self.inner
             .events
@@ -299,6 +405,9 @@ fn names_in(folder: &Path) -> Result<Vec<StoreName>, Error> {
 fn make_store(folder: &Path, name: &StoreName, settings: &StoreSettings) -> Result<(), Error> {
     let own = folder.join(name.as_str());
     create_private(&own).map_err(|source| Error::io(&own, source))?;
+    if let BackendSettings::Fs { path } = &settings.backend {
+        Fs::create(&fs_folder(&own, path.as_deref()))?;
+    }
     let file = StoreFile {
         format: FORMAT,
         settings: settings.clone(),
@@ -310,41 +419,71 @@ fn make_store(folder: &Path, name: &StoreName, settings: &StoreSettings) -> Resu
     Ok(())
 }
 
-fn open_store(folder: &Path, main_refs: &Path, name: &StoreName, events: &Events) -> Result<Opened, Error> {
+fn read_settings(folder: &Path, name: &StoreName) -> Result<StoreSettings, Error> {
     let path = store_file(folder, name);
     let state = durable::read(&path)?.ok_or_else(|| Error::missing(Kind::Store, name))?;
     let file: StoreFile = serde_json::from_slice(&state.payload)
         .map_err(|source| Error::Internal(Cause::Unreadable { path, source }))?;
-    let backend: Arc<dyn coffer::Backend> = match &file.settings.backend {
+    if file.format > FORMAT {
+        return Err(FolderError::Newer {
+            path: store_file(folder, name),
+            found: file.format,
+            known: FORMAT,
+        }
+        .into());
+    }
+    Ok(file.settings)
+}
+
+fn open_store(
+    folder: &Path,
+    main_refs: &Path,
+    name: &StoreName,
+    events: &Events,
+) -> Result<(StoreSettings, Parts), Error> {
+    let settings = read_settings(folder, name)?;
+    let own = folder.join(name.as_str());
+    let compression = Compression(settings.compression);
+    let backend: Arc<dyn coffer::Backend> = match &settings.backend {
         BackendSettings::Haystack { volume_bytes } => {
             let mut options = HaystackOptions {
-                compression: Compression(file.settings.compression),
+                compression,
                 ..HaystackOptions::default()
             };
             if *volume_bytes > 0 {
                 options.volume_bytes = *volume_bytes;
             }
-            Arc::new(Haystack::open(&folder.join(name.as_str()), options)?)
+            Arc::new(Haystack::open(&own, options)?)
         }
-        BackendSettings::Fs { path } => {
-            let own = folder.join(name.as_str());
-            Arc::new(Fs::open(path.as_deref().unwrap_or(&own))?)
-        }
+        BackendSettings::Fs { path } => Arc::new(Fs::open(&fs_folder(&own, path.as_deref()))?),
         BackendSettings::Memory {} => Arc::new(Memory::new()),
     };
-    let store = coffer::Store::new(backend, Compression(file.settings.compression))?;
-    let own_refs = folder.join(name.as_str()).join("refs");
-    let refs_folder = if *name == StoreName::main() {
-        main_refs
-    } else {
-        &own_refs
-    };
+    let store = coffer::Store::new(backend, compression)?;
+    let own_refs = own.join("refs");
+    let is_main = *name == StoreName::main();
+    let refs_folder = if is_main { main_refs } else { &own_refs };
     let refs = CheckedRefs::open(refs_folder, name.clone(), store.clone(), events.clone())?;
-    Ok(Opened {
+    let parts = Parts {
         blobs: Blobs::new(name.clone(), store, events.clone()),
         refs: Arc::new(refs),
-        settings: file.settings,
+    };
+    Ok((settings, parts))
+}
+
+fn parts_of<'a>(open: &'a BTreeMap<StoreName, Opened>, name: &StoreName) -> Result<&'a Parts, Error> {
+    let opened = open.get(name).ok_or_else(|| Error::missing(Kind::Store, name))?;
+    opened.parts.as_ref().map_err(|reason| Error::Offline {
+        store: name.clone(),
+        reason: reason.clone(),
     })
+}
+
+fn fs_folder(own: &Path, given: Option<&Path>) -> PathBuf {
+    given.map_or_else(|| own.join("blobs"), Path::to_owned)
+}
+
+fn invalid(what: &'static str, reason: String) -> Error {
+    Error::Invalid { what, reason }
 }
 
 fn store_file(folder: &Path, name: &StoreName) -> PathBuf {
@@ -361,6 +500,54 @@ mod tests {
         let refs = folder.join("refs.main");
         let settings = StoreSettings::default();
         Stores::open(folder, &refs, &settings, &Events::new(&Clock::system())).unwrap()
+    }
+
+    fn fs_settings(path: &Path) -> StoreSettings {
+        StoreSettings {
+            backend: BackendSettings::Fs {
+                path: Some(path.to_owned()),
+            },
+            compression: 0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_on_a_disk_that_is_pulled_is_offline_and_the_others_go_on() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let mounted = disk.path().join("mounted");
+        let first = stores(dir.path());
+        first.add(named("usb"), fs_settings(&mounted)).await.unwrap();
+        let usb = first.get(&named("usb")).unwrap();
+        let id = usb.put("x".into(), Class::Pinned, None).await.unwrap().id;
+        let shared = first.add(named("twin"), fs_settings(&mounted)).await;
+        assert!(matches!(shared, Err(Error::Conflict { .. })));
+        drop((first, usb));
+        std::fs::rename(&mounted, disk.path().join("pulled")).unwrap();
+        let second = stores(dir.path());
+        assert!(second.list()[1].offline.is_some());
+        assert!(matches!(second.get(&named("usb")), Err(Error::Offline { .. })));
+        let refused = second.remove(named("usb"), RemoveOptions::default()).await;
+        assert!(matches!(refused, Err(Error::Refused(Refusal::StoreNotEmpty))));
+        drop(second);
+        std::fs::rename(disk.path().join("pulled"), &mounted).unwrap();
+        let back = stores(dir.path()).get(&named("usb")).unwrap();
+        assert_eq!(back.read(id, 10).await.unwrap(), "x");
+    }
+
+    #[tokio::test]
+    async fn settings_that_make_no_sense_leave_no_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let foreign = tempfile::tempdir().unwrap();
+        std::fs::write(foreign.path().join("thesis.txt"), "years").unwrap();
+        let stores = stores(dir.path());
+        let wild = StoreSettings {
+            compression: 99,
+            ..StoreSettings::default()
+        };
+        for settings in [wild, fs_settings(Path::new("a/b")), fs_settings(foreign.path())] {
+            assert!(stores.add(named("x"), settings).await.is_err());
+        }
+        stores.add(named("x"), StoreSettings::default()).await.unwrap();
     }
 
     fn named(name: &str) -> StoreName {
