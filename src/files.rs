@@ -12,21 +12,32 @@
 //! blob: dropping a snapshot takes it out of its ref, and the collector frees what [`reachable()`] no longer
 //! visits.
 
+mod backup;
+mod beneath;
+mod chunk;
 mod commit;
 mod error;
+#[cfg(test)]
+mod fixture;
+mod pool;
+mod progress;
 mod reachable;
 mod refs;
+mod restore;
 mod schema;
 mod tree;
 
 use std::sync::Arc;
 
+pub use backup::{BackupOptions, BackupReport, Checkpoints, backup};
 pub use commit::{Commit, Pieces, Segment};
 pub use error::{Error, MISSING_NAMED_MAX};
+pub use progress::{Counts, PROBLEMS_MAX, Problem, Progress, Trouble};
 pub use reachable::{Named, Root, added, reachable};
 pub use refs::{
     LocalRefs, RefRecord, RefVersion, Refs, RemoteRefs, RootMeta, SNAPSHOTS_MAX, Selector, Snapshot,
 };
+pub use restore::{Overwrite, RestoreOptions, RestoreReport, restore};
 pub use tree::{Body, Device, Entries, Entry, EntryName, Kind, Meta, Seen, Time, entries, find};
 
 use crate::coffer::Store;

@@ -83,6 +83,9 @@ pub struct Snapshot {
     /// Whether something could not be read and is missing.
     #[serde(default)]
     pub partial: bool,
+    /// Whether extended attributes were kept.
+    #[serde(default)]
+    pub xattrs: bool,
     /// The folder's own mode, owner and time; its tree has only those of what is in it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub root: Option<RootMeta>,

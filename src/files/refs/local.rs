@@ -171,6 +171,7 @@ mod tests {
             files: 1,
             bytes: 2,
             partial: false,
+            xattrs: false,
             root: None,
         }
     }

@@ -130,6 +130,7 @@ mod tests {
             files: n as u64,
             bytes: 0,
             partial: false,
+            xattrs: false,
             root: None,
         });
         RefRecord {

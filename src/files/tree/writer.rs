@@ -17,6 +17,7 @@ const LEAF_END_ODDS: u16 = 512;
 const LEAF_BYTES_MAX: usize = 1024 * 1024;
 
 /// Takes a folder's entries in order, and gives the id of its tree.
+#[derive(Clone)]
 pub(in crate::files) struct TreeWriter {
     leaf: Vec<u8>,
     leaves: Vec<BlobId>,
@@ -71,23 +72,9 @@ impl TreeWriter {
         }
     }
 
-    /// What the tree would be if it ended with these entries; the writer goes on as if nothing was asked.
-    ///
-    /// # Errors
-    /// What `put` answers.
-    pub(in crate::files) fn finish_copy<'a>(
-        &self,
-        entries: impl Iterator<Item = &'a Entry>,
-        put: &mut dyn FnMut(Vec<u8>) -> Result<BlobId, Error>,
-    ) -> Result<BlobId, Error> {
-        let mut copy = TreeWriter {
-            leaf: self.leaf.clone(),
-            leaves: self.leaves.clone(),
-        };
-        for entry in entries {
-            copy.push(entry, put)?;
-        }
-        copy.finish(put)
+    /// Whether nothing was added yet.
+    pub(in crate::files) fn is_untouched(&self) -> bool {
+        self.leaf.is_empty() && self.leaves.is_empty()
     }
 
     fn close(&mut self, put: &mut dyn FnMut(Vec<u8>) -> Result<BlobId, Error>) -> Result<(), Error> {

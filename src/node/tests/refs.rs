@@ -41,6 +41,7 @@ pub(super) fn record(name: &str, trees: &[BlobId]) -> RefRecord {
         files: 1,
         bytes: 1,
         partial: false,
+        xattrs: false,
         root: None,
     });
     RefRecord {
