@@ -1,10 +1,13 @@
 //! The composition root: opens what the configuration names, wires it, and ends it in order.
 
+mod boot;
 mod outcome;
 mod place;
 mod processor;
 mod runtime;
+mod supervise;
 
+pub use boot::{Ready, serve};
 pub use outcome::Outcome;
 pub use place::{Access, Held, Place};
 pub use processor::lacking_instructions;

@@ -11,6 +11,7 @@ mod manual;
 mod output;
 mod place;
 mod progress;
+mod serve;
 mod store;
 mod token;
 
@@ -45,6 +46,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Serve(serve::Args),
+    #[command(flatten)]
+    Work(Work),
+}
+
+/// Everything that is done when it returns.
+#[derive(Subcommand)]
+enum Work {
     Put(blobs::PutArgs),
     Get(blobs::GetArgs),
     Stat(blobs::StatArgs),
@@ -72,8 +81,11 @@ pub fn run() -> ExitCode {
         eprintln!("refuge: this processor lacks {lacking}");
         return Exit::Failed.into();
     }
-    let hardened = app::harden();
-    match begin(cli, hardened) {
+    let ended = match cli.command {
+        Command::Serve(args) => serve::run(args, cli.json),
+        Command::Work(work) => begin(work, cli.json),
+    };
+    match ended {
         Ok(exit) => exit.into(),
         // Whoever read the output has seen enough.
         Err(error) if is_broken_pipe(&error) => Exit::Done.into(),
@@ -84,35 +96,32 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn begin(cli: Cli, hardened: io::Result<()>) -> anyhow::Result<Exit> {
+fn begin(work: Work, is_json: bool) -> anyhow::Result<Exit> {
     app::log(LevelFilter::WARN);
-    if let Err(error) = hardened {
-        // A machine that can't hide its memory still keeps the data.
-        tracing::warn!(%error, "other processes of this user may read the memory of this one");
-    }
+    app::harden();
     let mut session = Session {
         runtime: app::runtime()?,
-        output: Output::new(cli.json),
+        output: Output::new(is_json),
     };
-    let exit = perform(cli.command, &mut session)?;
+    let exit = perform(work, &mut session)?;
     session.output.flush()?;
     Ok(exit)
 }
 
-fn perform(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
-    match command {
-        Command::Put(args) => blobs::put(args, session),
-        Command::Get(args) => blobs::get(args, session),
-        Command::Stat(args) => blobs::stat(args, session),
-        Command::Ls(args) => blobs::ls(args, session),
-        Command::Rm(args) => blobs::rm(args, session),
-        Command::Check(args) => check::run(args, session),
-        Command::Id(args) => id::run(args, session),
-        Command::Claim(args) => claim::run(args, session),
-        Command::Store(args) => store::run(args, session),
-        Command::Token(args) => token::run(args, session),
-        Command::Completions(args) => manual::completions(args, session),
-        Command::Man(args) => manual::man(args, session),
+fn perform(work: Work, session: &mut Session) -> anyhow::Result<Exit> {
+    match work {
+        Work::Put(args) => blobs::put(args, session),
+        Work::Get(args) => blobs::get(args, session),
+        Work::Stat(args) => blobs::stat(args, session),
+        Work::Ls(args) => blobs::ls(args, session),
+        Work::Rm(args) => blobs::rm(args, session),
+        Work::Check(args) => check::run(args, session),
+        Work::Id(args) => id::run(args, session),
+        Work::Claim(args) => claim::run(args, session),
+        Work::Store(args) => store::run(args, session),
+        Work::Token(args) => token::run(args, session),
+        Work::Completions(args) => manual::completions(args, session),
+        Work::Man(args) => manual::man(args, session),
     }
 }
 

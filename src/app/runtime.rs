@@ -28,13 +28,12 @@ pub fn runtime() -> io::Result<Runtime> {
         .build()
 }
 
-/// Keeps keys and tokens out of core files and of the eyes of other processes of the same user.
-///
-/// # Errors
-/// Where the system refuses; nothing else depends on it.
-pub fn harden() -> io::Result<()> {
-    nix::sys::prctl::set_dumpable(false)?;
-    Ok(())
+/// Keeps keys and tokens out of core files and of the eyes of other processes of the same user. A system that
+/// can't still keeps the data: it is only told.
+pub fn harden() {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "other processes of this user may read the memory of this one");
+    }
 }
 
 /// Sends what is logged to standard error: with colours to a terminal, plainly elsewhere.

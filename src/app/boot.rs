@@ -1,0 +1,82 @@
+//! Starting a node: storage, then the node, then its edges; bound last, announced last.
+
+use std::io;
+use std::net::SocketAddr;
+
+use anyhow::anyhow;
+use tokio::runtime::Runtime;
+
+use super::supervise::Supervisor;
+use crate::api;
+use crate::api::serve::Listener;
+use crate::config::Config;
+use crate::id::{Fingerprint, NodeId};
+use crate::node::{self, Node};
+
+/// A node that answers: what its owner needs to reach and claim it.
+pub struct Ready {
+    /// Where HTTPS listens.
+    pub https: SocketAddr,
+    /// Where plain HTTP listens.
+    pub http: SocketAddr,
+    /// Who the node is.
+    pub node_id: NodeId,
+    /// What browsers show of its certificate's key.
+    pub fingerprint: Fingerprint,
+    /// What claims it, for the console alone; `None` once it is claimed.
+    pub claim_code: Option<String>,
+}
+
+/// Runs a node until the process is told to stop; `announce` hears when it answers. Returns when everything
+/// under way has ended or its time is over.
+///
+/// # Errors
+/// What kept it from starting, or from going on.
+pub fn serve(
+    config: &Config,
+    runtime: &Runtime,
+    announce: impl FnOnce(&Ready) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    // Opening blocks, and nothing runs yet that it could hold up.
+    let node = Node::open(node::Options::new(&config.data))?;
+    runtime.block_on(async {
+        let mut supervisor = Supervisor::new()?;
+        let ready = start_edges(config, &node, &mut supervisor).await?;
+        announce(&ready)?;
+        supervisor.run().await
+    })
+}
+
+async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) -> anyhow::Result<Ready> {
+    let tls = api::serve::server_config(node.identity())?;
+    let https = Listener::tls(config.listen, tls)
+        .await
+        .map_err(|error| taken("listen", config.listen, &error))?;
+    let http = Listener::plain(config.plain_http)
+        .await
+        .map_err(|error| taken("plain_http", config.plain_http, &error))?;
+    let ready = Ready {
+        https: https.address()?,
+        http: http.address()?,
+        node_id: node.identity().node_id(),
+        fingerprint: node.identity().fingerprint(),
+        claim_code: node.claim().code().map(|code| code.reveal()),
+    };
+    let options = api::Options {
+        authorities: config.authorities.clone(),
+    };
+    let router = api::router(node.clone(), options);
+    supervisor.spawn(|shutdown| async move {
+        api::serve::serve(vec![https, http], router, shutdown).await;
+        Ok(())
+    });
+    Ok(ready)
+}
+
+/// An address that can't be bound is the configuration's fault: the key is named.
+fn taken(key: &str, address: SocketAddr, error: &io::Error) -> anyhow::Error {
+    anyhow!(
+        "{key}: cannot listen on {address} ({error}): is another node running? --{} picks another, port 0 a free one",
+        key.replace('_', "-")
+    )
+}
