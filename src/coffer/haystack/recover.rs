@@ -34,9 +34,10 @@ struct Tail {
 /// Opens the haystack in `folder`.
 pub(super) fn open(folder: &Path, options: HaystackOptions) -> Result<Core, Error> {
     let volumes = Volumes::at(folder)?;
+    let cleared = volumes.clear_unbegun().and_then(|()| volumes.clear_staging());
+    let mut fault = cleared.err().map(|error| error.to_string());
     let checkpoint = manifest::read(folder)?;
     let key = volumes.settle_key(checkpoint.as_ref().map(|checkpoint| checkpoint.key))?;
-    let mut fault = volumes.clear_staging().err().map(|error| error.to_string());
     let present = volumes.shared()?;
     let checkpoint = checkpoint.filter(|checkpoint| all_there(checkpoint, &present));
     let (checkpoint, rebuilt) = match checkpoint {
@@ -271,6 +272,8 @@ fn replay(index: &Index, volumes: &Volumes, tally: &mut Tally, mut tail: Vec<Tai
                 };
                 Some((entry, Effect::Added { span }))
             }
+            // The original is still in the tail, or the checkpoint has seen it.
+            (Kind::Tombstone | Kind::Pin, _) if header.moved => None,
             (Kind::Tombstone, existing) => {
                 let killed = Killed::from_plain_len(header.plain_len).volume;
                 if killed & SOLO != 0 {

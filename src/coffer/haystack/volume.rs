@@ -292,6 +292,19 @@ impl Volumes {
         Ok(solos)
     }
 
+    /// Removes shared volumes whose first page never became durable: needles are appended only after that, so
+    /// nothing in them was acknowledged, and their key is on no medium.
+    pub(super) fn clear_unbegun(&self) -> Result<(), Error> {
+        for number in self.shared()? {
+            let path = self.path(number);
+            if is_unbegun(&path).map_err(|source| Error::io(&path, source))? {
+                tracing::warn!(number, "a volume that was never begun is removed");
+                self.remove(number)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what streams that were cut left behind.
     pub(super) fn clear_staging(&self) -> Result<(), Error> {
         let folder = self.folder("staging");
@@ -315,6 +328,17 @@ fn numbers_in(folder: &Path) -> Result<Vec<u32>, Error> {
     }
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+fn is_unbegun(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    if len != PAGE_BYTES {
+        return Ok(len < PAGE_BYTES);
+    }
+    let mut page = [0; PAGE_BYTES as usize];
+    file.read_exact_at(&mut page, 0)?;
+    Ok(&page[0..8] != MAGIC || page[CHECKED_BYTES..] != checksum(&page))
 }
 
 fn first_page(number: u32, key: &[u8; 32]) -> [u8; PAGE_BYTES as usize] {
