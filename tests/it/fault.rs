@@ -4,14 +4,17 @@
 //! `fault/README.md` says how a row is written and what each flush call of the store was seen to prevent.
 
 pub(crate) mod child;
+mod cuts;
 pub(crate) mod folder;
 pub(crate) mod fs;
 mod fs_tests;
 mod fuse;
 pub(crate) mod journal;
+mod load;
 pub(crate) mod loopdev;
 pub(crate) mod medium;
 pub(crate) mod pages;
+mod power;
 pub(crate) mod recording;
 pub(crate) mod seed;
 pub(crate) mod strace;

@@ -9,6 +9,20 @@ use std::time::SystemTime;
 
 use super::medium::{Ino, Kind, Medium, Names, Op, ROOT};
 
+/// A folder in memory where there is one: what is judged there is not what a flush is for.
+///
+/// # Panics
+/// When no temporary folder can be made.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let made = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    made.expect("a temporary folder")
+}
+
 /// Writes what the disk holds into an empty folder. Two names of one file become two files.
 pub(crate) fn write_to(medium: &Medium, folder: &Path) -> io::Result<()> {
     write_dir(medium, ROOT, folder)

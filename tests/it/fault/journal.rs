@@ -113,6 +113,25 @@ impl Journal {
         }
     }
 
+    /// What happened to a key in the first `len` entries, a line each, for a message about its loss.
+    pub(crate) fn history(&self, key: &str, len: usize) -> String {
+        let entries = self.lock();
+        let mut text = String::new();
+        for (number, entry) in entries[..len].iter().enumerate() {
+            let (begun, what) = match entry {
+                Entry::Begun(intent) => (intent, "begun".to_owned()),
+                Entry::Ended(begun, outcome) => match &entries[*begun] {
+                    Entry::Begun(intent) => (intent, format!("{outcome:?} ({begun})")),
+                    Entry::Ended(..) => continue,
+                },
+            };
+            if begun.key == key {
+                text.push_str(&format!("  {number}: {:?} {what}\n", begun.value));
+            }
+        }
+        text
+    }
+
     /// What may be found at the end.
     pub(crate) fn expected(&self) -> Expectation {
         self.expected_at(self.len())

@@ -1,8 +1,10 @@
 //! A run written down operation by operation, so that one run gives every crash state: cut after any operation, lose power, look.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use super::medium::{Medium, Op};
+use super::seed::Rng;
 
 /// Everything that happened to a disk, in order, from a known beginning.
 #[derive(Clone, Debug)]
@@ -27,6 +29,40 @@ impl Recording {
     /// The number of places at which the run can be cut; place `n` is before operation `n`.
     pub(crate) fn places(&self) -> usize {
         self.steps.len() + 1
+    }
+
+    /// Ascending places to cut the run at: half of them anywhere, half right after a name changed, where an order of
+    /// operations that nothing enforces shows.
+    pub(crate) fn pick(&self, count: usize, rng: &mut Rng) -> Vec<usize> {
+        let after_names: Vec<usize> = self.places_after(|op| {
+            matches!(
+                op,
+                Op::Create { .. }
+                    | Op::Rename { .. }
+                    | Op::Link { .. }
+                    | Op::Unlink { .. }
+                    | Op::Truncate { .. }
+            )
+        });
+        let anywhere = self.places_after(|op| !matches!(op, Op::Mark(_)));
+        let names = rng
+            .pick(count / 2, after_names.len())
+            .into_iter()
+            .map(|at| after_names[at]);
+        let others = rng
+            .pick(count - names.len(), anywhere.len())
+            .into_iter()
+            .map(|at| anywhere[at]);
+        let all: BTreeSet<usize> = names.chain(others).collect();
+        all.into_iter().collect()
+    }
+
+    fn places_after(&self, wanted: impl Fn(&Op) -> bool) -> Vec<usize> {
+        let steps = self.steps.iter().enumerate();
+        steps
+            .filter(|(_, (op, _))| wanted(op))
+            .map(|(at, _)| at + 1)
+            .collect()
     }
 
     /// Visits the disk at each of the ascending `places`, with the last mark before it (zero where there is none).

@@ -1,0 +1,80 @@
+//! Judging a recorded run: cut it at many places, lose power in each way, and look at what is left in a plain folder.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::folder;
+use super::journal::{Expectation, Journal};
+use super::medium::{Crash, Medium};
+use super::recording::Recording;
+use super::seed::Rng;
+
+/// Failures whose circumstances are printed.
+const SHOWN: usize = 3;
+
+/// A state to look at: where the run was cut, how, what is left, and how much of the journal came before.
+type State = (usize, Crash, Medium, usize);
+
+/// Judges a recording at `count` places picked by chance, each after all three ways of losing power, on two threads.
+///
+/// `judge` gets the folder that is found and what may be in it; its errors are printed with the operations around.
+///
+/// # Panics
+/// When any state breaks the rule.
+pub(crate) fn judge_cuts(
+    name: &str,
+    recording: &Recording,
+    journal: &Journal,
+    (count, rng): (usize, &Rng),
+    judge: impl Fn(&Path, &Expectation) -> Result<(), String> + Sync,
+) {
+    let places = recording.pick(count, &mut rng.branch("places"));
+    let failures = Mutex::new(Vec::new());
+    let (states, queue) = std::sync::mpsc::sync_channel::<State>(4);
+    let queue = Mutex::new(queue);
+    let next = || queue.lock().expect("no judge panics here").recv().ok();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some((place, crash, medium, mark)) = next() {
+                    let found = folder::scratch();
+                    folder::write_to(&medium, found.path()).expect("a medium can be written out");
+                    if let Err(wrong) = judge(found.path(), &journal.expected_at(mark)) {
+                        let mut failures = failures.lock().expect("no judge panics here");
+                        failures.push((place, crash, wrong, mark));
+                    }
+                }
+            });
+        }
+        recording.visit(&places, |place, medium, mark| {
+            for crash in Crash::POWER {
+                let after = medium.after(crash, &mut rng.branch((place, crash)));
+                states
+                    .send((place, crash, after, mark))
+                    .expect("the judges wait for it");
+            }
+        });
+        drop(states);
+    });
+    let failures = failures.into_inner().expect("no judge panics here");
+    for (place, crash, wrong, mark) in failures.iter().take(SHOWN) {
+        let around = recording.describe(*place);
+        let histories: String = wrong
+            .lines()
+            .filter_map(|line| history(line, journal, *mark))
+            .collect();
+        eprintln!("{name}: {crash:?} at {place}:\n{wrong}\n{histories}{around}");
+    }
+    let all = places.len() * Crash::POWER.len();
+    assert!(
+        failures.is_empty(),
+        "{name}: {} of {all} crash states break the rule",
+        failures.len()
+    );
+}
+
+/// What happened to the key that a violation names.
+fn history(violation: &str, journal: &Journal, mark: usize) -> Option<String> {
+    let (key, _) = violation.split_once(": found")?;
+    Some(format!("{key}\n{}", journal.history(key, mark)))
+}

@@ -1,0 +1,124 @@
+//! Rows R3 and R13 on a backend: power is lost at any operation, also while the store mends itself, and what was not
+//! flushed is gone. The judge of every flush call below a backend.
+
+use std::path::Path;
+
+use refuge::coffer::{Backend, Error, Haystack, HaystackOptions};
+
+use super::cuts::judge_cuts;
+use super::fs::FaultFs;
+use super::journal::Journal;
+use super::load::{Load, judge};
+use super::medium::{Crash, Medium, Names};
+use super::seed::{Count, Rng};
+
+/// Crash points of one run; each is judged after all three ways of losing power.
+const POINTS: Count = Count {
+    sample: 40,
+    full: 300,
+};
+
+/// Starts after a power cut that are cut themselves, and crash points in each of them.
+const RECOVERIES: Count = Count { sample: 6, full: 60 };
+const POINTS_OF_RECOVERY: usize = 5;
+
+/// Opens a backend in a folder.
+type Open = fn(&Path) -> Result<Box<dyn Backend>, Error>;
+
+/// Volumes so small that many fill within one run.
+fn haystack(folder: &Path) -> Result<Box<dyn Backend>, Error> {
+    let options = HaystackOptions {
+        volume_bytes: 192 * 1024,
+        ..HaystackOptions::default()
+    };
+    Ok(Box::new(Haystack::open(folder, options)?))
+}
+
+#[test]
+fn a_haystack_keeps_what_it_acknowledged_when_power_is_lost() {
+    survives_power_loss("haystack", haystack, Names::Strict);
+}
+
+#[test]
+fn a_haystack_keeps_it_where_names_outlive_data() {
+    survives_power_loss("haystack on a journal", haystack, Names::Journal);
+}
+
+#[test]
+fn a_haystack_keeps_it_when_its_recovery_is_cut() {
+    survives_power_loss_in_recovery("haystack recovery", haystack);
+}
+
+/// Runs a load once on a recorded disk, then judges what each crash leaves of it.
+fn survives_power_loss(name: &str, open: Open, rule: Names) {
+    let rng = Rng::for_test(name);
+    let Some(disk) = FaultFs::mount_or_skip(rule) else {
+        return;
+    };
+    let journal = Journal::default();
+    disk.record();
+    drive(&disk, &journal, open, &rng);
+    let recording = disk.recorded();
+    drop(disk);
+    assert!(
+        journal.acked() > 200,
+        "only {} operations were acknowledged",
+        journal.acked()
+    );
+    judge_cuts(
+        name,
+        &recording,
+        &journal,
+        (POINTS.rounds(), &rng),
+        |found, expected| judge(|| open(&found.join("store")), expected),
+    );
+}
+
+/// Cuts a run, and then the start after it.
+fn survives_power_loss_in_recovery(name: &str, open: Open) {
+    let rng = Rng::for_test(name);
+    let Some(disk) = FaultFs::mount_or_skip(Names::Strict) else {
+        return;
+    };
+    let journal = Journal::default();
+    disk.record();
+    drive(&disk, &journal, open, &rng);
+    let recording = disk.recorded();
+    drop(disk);
+    let mut states: Vec<(Medium, usize)> = Vec::new();
+    recording.visit(
+        &recording.pick(RECOVERIES.rounds(), &mut rng.branch("places")),
+        |place, medium, mark| {
+            let mut rng = rng.branch(place);
+            let crash = Crash::POWER[rng.below(Crash::POWER.len())];
+            states.push((medium.after(crash, &mut rng), mark));
+        },
+    );
+    for (number, (medium, mark)) in states.into_iter().enumerate() {
+        let Some(disk) = FaultFs::mount_medium_or_skip(medium) else {
+            return;
+        };
+        disk.record();
+        drop(open(&disk.path("store")).expect("a store opens after a power cut"));
+        let recovery = disk.recorded();
+        drop(disk);
+        let before = Journal::after(&journal.expected_at(mark));
+        let points = (POINTS_OF_RECOVERY, &rng.branch(number));
+        judge_cuts(name, &recovery, &before, points, |found, _| {
+            judge(|| open(&found.join("store")), &before.expected())
+        });
+    }
+}
+
+/// A load twice over, so that a start after an orderly end is part of it.
+fn drive(disk: &FaultFs, journal: &Journal, open: Open, rng: &Rng) {
+    for round in 0..2 {
+        let backend = open(&disk.path("store")).expect("a store on a sound disk");
+        let load = Load {
+            backend: &*backend,
+            journal,
+            disk: Some(disk),
+        };
+        load.run(3, 60, &rng.branch(round));
+    }
+}
