@@ -22,6 +22,7 @@ mod security_log;
 mod session;
 mod stores;
 mod token;
+mod upload;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -43,6 +44,10 @@ pub use security_log::{LOG_ENTRIES_MAX, LogEntry, SecurityLog};
 pub use session::{NewSession, SESSION_ABSOLUTE, SESSION_IDLE, Sessions};
 pub use stores::{BackendSettings, RemoveOptions, StoreInfo, StoreSettings, Stores};
 pub use token::{NewToken, TokenInfo, TokenRequest, Tokens};
+pub use upload::{
+    Appending, NewUpload, UPLOAD_EXPIRY, UPLOAD_METADATA_BYTES_MAX, UPLOAD_PARTS_MAX, UPLOADS_BYTES_MAX,
+    UPLOADS_MAX, UploadInfo, Uploads,
+};
 
 use crate::coffer;
 pub use crate::coffer::{
@@ -101,6 +106,7 @@ struct Inner {
     tokens: Tokens,
     access: Arc<Access>,
     stores: Stores,
+    uploads: Uploads,
     events: Events,
     /// Last, so that the folder is held until everything in it is closed.
     folder: Folder,
@@ -126,6 +132,12 @@ impl Node {
             &options.main_store,
             &events,
         )?;
+        let uploads = Uploads::open(
+            &folder.subfolder("uploads")?,
+            stores.clone(),
+            events.clone(),
+            options.clock.clone(),
+        )?;
         if folder.node().is_none() {
             folder.settle(identity.node_id())?;
         }
@@ -139,6 +151,7 @@ impl Node {
                 tokens: Tokens::new(Arc::clone(&access)),
                 access,
                 stores,
+                uploads,
                 events,
                 folder,
             }),
@@ -181,6 +194,11 @@ impl Node {
         })
     }
 
+    /// Its partial uploads.
+    pub fn uploads(&self) -> &Uploads {
+        &self.inner.uploads
+    }
+
     /// What changes in it.
     pub fn events(&self) -> &Events {
         &self.inner.events
@@ -221,7 +239,8 @@ impl Node {
             session::tend(&access)?;
             token::tend(&access)
         })
-        .await
+        .await?;
+        self.inner.uploads.tend().await
     }
 }
 

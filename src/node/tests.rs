@@ -3,6 +3,7 @@
 mod access;
 mod damage;
 mod refs;
+mod upload;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
