@@ -20,6 +20,7 @@ mod openapi;
 mod origin;
 mod pace;
 mod range;
+mod refs;
 mod route;
 pub mod serve;
 mod session;
@@ -27,6 +28,9 @@ mod stamp;
 mod status;
 mod stores;
 mod tokens;
+mod tree;
+mod ui;
+mod well_known;
 mod zip;
 
 use std::sync::Arc;
@@ -46,12 +50,18 @@ use route::{Auth, Gives, Route, Takes, routes, schema_of};
 pub struct Options {
     /// Authorities (`host` or `host:port`) that requests may name besides the node's own: for a port forward.
     pub authorities: Vec<String>,
+    /// The port HTTPS is served on, for the links of the plain page.
+    pub https_port: Option<u16>,
+    /// Whom to tell of a vulnerability: a URI for `security.txt` (RFC 9116), which is not there without one.
+    pub security_contact: Option<String>,
 }
 
 /// What all routes share.
 struct Edge {
     node: Node,
     hosts: host::Hosts,
+    https_port: Option<u16>,
+    security_contact: Option<String>,
 }
 
 const READ: Auth = Auth::Scope(Scope::Read);
@@ -82,6 +92,28 @@ static TABLE: &[Route] = routes![
     POST   "/stores", ADMIN, Takes::Json(schema_of::<stores::NewStoreBody>), Gives::Nothing, "Add a store" => stores::add;
     GET    "/stores/{store}", READ, Takes::Nothing, Gives::Json(schema_of::<stores::StoreBody>), "A store and how it is" => stores::get;
     DELETE "/stores/{store}", ADMIN, Takes::Nothing, Gives::Nothing, "Remove a store; its files are set aside" => stores::remove;
+    GET    "/refs", READ, Takes::Nothing, Gives::Json(schema_of::<refs::RefsBody>), "Refs into the main store" => refs::list;
+    GET    "/refs/{*name}", READ, Takes::Nothing, Gives::Json(schema_of::<refs::RefBody>), "A ref with its history" => refs::get;
+    PUT    "/refs/{*name}", WRITE, Takes::Json(schema_of::<refs::RefBody>), Gives::Json(schema_of::<refs::VersionBody>), "Move a ref by compare and swap" => refs::put;
+    DELETE "/refs/{*name}", WRITE, Takes::Nothing, Gives::Nothing, "Delete a ref" => refs::delete;
+    GET    "/stores/{store}/refs", READ, Takes::Nothing, Gives::Json(schema_of::<refs::RefsBody>), "Refs into a store" => refs::list;
+    GET    "/stores/{store}/refs/{*name}", READ, Takes::Nothing, Gives::Json(schema_of::<refs::RefBody>), "A ref with its history" => refs::get;
+    PUT    "/stores/{store}/refs/{*name}", WRITE, Takes::Json(schema_of::<refs::RefBody>), Gives::Json(schema_of::<refs::VersionBody>), "Move a ref by compare and swap" => refs::put;
+    DELETE "/stores/{store}/refs/{*name}", WRITE, Takes::Nothing, Gives::Nothing, "Delete a ref" => refs::delete;
+    GET    "/api/refs/{name}/tree", READ, Takes::Nothing, Gives::Json(schema_of::<tree::FolderBody>), "A folder of a snapshot" => tree::list;
+    GET    "/api/refs/{name}/file", READ, Takes::Nothing, Gives::Bytes, "A file of a snapshot, or a range of it" => tree::file;
+    GET    "/api/refs/{name}/zip", READ, Takes::Nothing, Gives::Text("application/zip"), "A folder of a snapshot as an archive" => tree::archive;
+    GET    "/", Auth::Landing, Takes::Nothing, Gives::Text("text/html"), "The first page" => ui::home;
+    POST   "/claim", Auth::Public, Takes::Form, Gives::Text("text/html"), "The claim form" => ui::claim;
+    POST   "/sign-in", Auth::Public, Takes::Form, Gives::Text("text/html"), "The sign-in form" => ui::sign_in;
+    POST   "/sign-out", Auth::SignedIn, Takes::Form, Gives::Nothing, "The button that signs out" => ui::sign_out;
+    GET    "/browse", READ, Takes::Nothing, Gives::Text("text/html"), "The page of a folder" => ui::browse;
+    GET    "/tokens", Auth::SignedIn, Takes::Nothing, Gives::Text("text/html"), "The page of app tokens" => ui::tokens;
+    POST   "/tokens", Auth::SignedIn, Takes::Form, Gives::Text("text/html"), "The form that makes a token" => ui::add_token;
+    POST   "/tokens/revoke", Auth::SignedIn, Takes::Form, Gives::Text("text/html"), "The buttons that revoke tokens" => ui::revoke_token;
+    GET    "/account", Auth::SignedIn, Takes::Nothing, Gives::Text("text/html"), "The page of one's account" => ui::account;
+    POST   "/account/password", Auth::SignedIn, Takes::Form, Gives::Text("text/html"), "The form that changes the password" => ui::change_password;
+    GET    "/.well-known/security.txt", Auth::Landing, Takes::Nothing, Gives::Text("text/plain"), "Whom to tell of a vulnerability" => well_known::security_txt;
     GET    "/api/events", READ, Takes::Nothing, Gives::Text("text/event-stream"), "What changes, as it happens" => events::events;
     POST   "/api/claim", Auth::Public, Takes::Json(schema_of::<claim::ClaimBody>), Gives::Json(schema_of::<claim::ClaimedBody>), "Become the owner" => claim::claim;
     POST   "/api/session", Auth::Public, Takes::Json(schema_of::<session::LoginBody>), Gives::Json(schema_of::<session::SessionBody>), "Sign in" => session::login;
@@ -100,7 +132,12 @@ static TABLE: &[Route] = routes![
 /// The router of a node. Requests need a [`Connection`] in their extensions, as [`serve`] puts there.
 pub fn router(node: Node, options: Options) -> Router {
     let hosts = host::Hosts::new(node.identity().host_name(), options.authorities);
-    let edge = Arc::new(Edge { node, hosts });
+    let edge = Arc::new(Edge {
+        node,
+        hosts,
+        https_port: options.https_port,
+        security_contact: options.security_contact,
+    });
     let mut router = Router::new();
     for route in TABLE {
         router = router.route(route.path, method_router(Arc::clone(&edge), route));

@@ -152,7 +152,7 @@ impl Error {
     }
 
     /// The sentence a client reads: no internal detail in it.
-    fn reason(&self) -> String {
+    pub(super) fn reason(&self) -> String {
         match self {
             Error::Node(node::Error::Internal(_)) => {
                 "the node failed: its log says why, and `refuge check` what to do".to_owned()
@@ -171,7 +171,8 @@ impl Error {
         }
     }
 
-    fn log(&self) {
+    /// Tells the log, where it is the node's own trouble.
+    pub(super) fn log(&self) {
         match self {
             Error::Node(
                 error @ (node::Error::Internal(_)

@@ -17,7 +17,7 @@ use super::connection::Connection;
 use super::error::{self, Error};
 use super::origin;
 use super::route::{Auth, Call, Route, Takes};
-use super::{Edge, TABLE};
+use super::{Edge, TABLE, ui};
 
 /// Answers a request for `route`; `None` where its path is not ours or does not take its method.
 pub(super) async fn answer(
@@ -25,10 +25,10 @@ pub(super) async fn answer(
     route: Option<&'static Route>,
     request: Request<Body>,
 ) -> Response {
-    let is_of_browser = request.headers().contains_key("sec-fetch-mode");
+    let wants = Wants::of(request.headers());
     let mut response = match pass(edge, route, request).await {
         Ok(response) => response,
-        Err(error) => refuse(error, is_of_browser),
+        Err(error) => refuse(error, wants),
     };
     answer::secure(response.headers_mut());
     response
@@ -144,9 +144,40 @@ fn no_route(matched: &Option<MatchedPath>) -> Error {
     Error::Method(error::allowed(methods.collect()))
 }
 
-fn refuse(error: Error, is_of_browser: bool) -> Response {
-    let mut response = error.into_response();
-    if response.status() == StatusCode::UNAUTHORIZED {
+/// How a refusal is worded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    /// A person looks at it.
+    Page,
+    /// A script of a page does.
+    Script,
+    /// A program does.
+    Json,
+}
+
+impl Wants {
+    fn of(headers: &HeaderMap) -> Wants {
+        let accepts_html = headers
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok())
+            .is_some_and(|accept| accept.contains("text/html"));
+        match (accepts_html, headers.contains_key("sec-fetch-mode")) {
+            (true, _) => Wants::Page,
+            (false, true) => Wants::Script,
+            (false, false) => Wants::Json,
+        }
+    }
+}
+
+fn refuse(error: Error, wants: Wants) -> Response {
+    let (status, _) = error.outcome();
+    let mut response = if wants == Wants::Page {
+        error.log();
+        ui::refusal(status, &error)
+    } else {
+        error.into_response()
+    };
+    if status == StatusCode::UNAUTHORIZED {
         let challenges = response.headers_mut();
         challenges.insert(
             header::WWW_AUTHENTICATE,
@@ -154,7 +185,7 @@ fn refuse(error: Error, is_of_browser: bool) -> Response {
         );
         // Some tools send their password only when asked for it. Browsers would ask their user in a window of
         // their own for what our page asks itself.
-        if !is_of_browser {
+        if wants == Wants::Json {
             challenges.append(
                 header::WWW_AUTHENTICATE,
                 HeaderValue::from_static("Basic realm=\"refuge\", charset=\"UTF-8\""),

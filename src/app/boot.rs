@@ -64,6 +64,8 @@ async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) 
     };
     let options = api::Options {
         authorities: config.authorities.clone(),
+        https_port: Some(ready.https.port()),
+        security_contact: None,
     };
     let router = api::router(node.clone(), options);
     supervisor.spawn(|shutdown| async move {

@@ -3,6 +3,7 @@
 mod blobs_http;
 mod doors;
 mod fault;
+mod pages;
 mod served;
 mod support;
 mod tidy;

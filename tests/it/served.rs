@@ -45,6 +45,8 @@ impl Served {
         let shutdown = CancellationToken::new();
         let options = Options {
             authorities: vec!["box.example.net:9443".to_owned()],
+            https_port: Some(8443),
+            security_contact: Some("mailto:security@example.net".to_owned()),
         };
         let router = api::router(node.clone(), options);
         let config = serve::server_config(node.identity()).unwrap();
