@@ -16,29 +16,37 @@ mod backup;
 mod beneath;
 mod chunk;
 mod commit;
+mod diff;
 mod error;
 #[cfg(test)]
 mod fixture;
 mod pool;
 mod progress;
+mod prune;
 mod reachable;
 mod refs;
 mod restore;
 mod schema;
+mod snapshots;
 mod tree;
+mod verify;
 
 use std::sync::Arc;
 
 pub use backup::{BackupOptions, BackupReport, Checkpoints, backup};
 pub use commit::{Commit, Pieces, Segment};
+pub use diff::{Change, Difference, diff};
 pub use error::{Error, MISSING_NAMED_MAX};
 pub use progress::{Counts, PROBLEMS_MAX, Problem, Progress, Trouble};
+pub use prune::{Keep, PruneReport, prune};
 pub use reachable::{Named, Root, added, reachable};
 pub use refs::{
     LocalRefs, RefRecord, RefVersion, Refs, RemoteRefs, RootMeta, SNAPSHOTS_MAX, Selector, Snapshot,
 };
 pub use restore::{Overwrite, RestoreOptions, RestoreReport, restore};
+pub use snapshots::{snapshot, snapshots};
 pub use tree::{Body, Device, Entries, Entry, EntryName, Kind, Meta, Seen, Time, entries, find};
+pub use verify::{VerifyReport, verify};
 
 use crate::coffer::Store;
 

@@ -33,7 +33,7 @@ pub struct Commit {
 }
 
 /// A run of a file's bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Segment {
     /// Stored bytes.
     Part {
