@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, StatusCode};
@@ -18,6 +19,12 @@ use super::error::{Error, Refusal, innermost};
 
 /// The most bytes of a refusal that are read: a sentence, or a page of missing ids.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+
+/// Waits on this thread for what happens on the runtime; `None` after `time`.
+pub(super) fn wait<T>(runtime: &Handle, time: Duration, what: impl Future<Output = T>) -> Option<T> {
+    // A timer can only be made inside of a runtime.
+    runtime.block_on(async { timeout(time, what).await.ok() })
+}
 
 /// The body of a request.
 pub(super) enum Outgoing {

@@ -11,10 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::body::{Outgoing, Response};
+use super::body::{Outgoing, Response, wait};
 use super::client::{CONNECT_TIMEOUT, Request};
 use super::error::{Error, impostor, innermost};
 use super::tls::{Trust, Verifier};
@@ -48,13 +47,10 @@ impl Channel {
         exporter_label: &[u8],
         runtime: Handle,
     ) -> Result<Channel, Error> {
-        let connecting = timeout(
-            CONNECT_TIMEOUT,
-            connect(url.clone(), trust, exporter_label, runtime.clone()),
-        );
-        match runtime.block_on(connecting) {
-            Ok(channel) => channel,
-            Err(_) => Err(Error::Silent {
+        let connecting = connect(url.clone(), trust, exporter_label, runtime.clone());
+        match wait(&runtime, CONNECT_TIMEOUT, connecting) {
+            Some(channel) => channel,
+            None => Err(Error::Silent {
                 url: url.to_string(),
                 patience: CONNECT_TIMEOUT,
             }),
@@ -86,9 +82,9 @@ impl Channel {
     pub fn send(&mut self, request: Request) -> Result<Response, Error> {
         let runtime = self.runtime.clone();
         let time = request.time();
-        match runtime.block_on(timeout(time, self.answer(request))) {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::Silent {
+        match wait(&runtime, time, self.answer(request)) {
+            Some(answer) => answer,
+            None => Err(Error::Silent {
                 url: self.url.to_string(),
                 patience: time,
             }),

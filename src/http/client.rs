@@ -14,9 +14,8 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
-use super::body::{Outgoing, Piece, Response};
+use super::body::{Outgoing, Piece, Response, wait};
 use super::error::{Error, impostor, innermost};
 use super::tls::{Trust, Verifier};
 use super::url::{NodeUrl, Token};
@@ -197,10 +196,7 @@ impl Client {
     /// [`Error::Refused`] for every status but 2xx, and what else [`Error`] lists.
     pub fn send(&self, request: Request) -> Result<Response, Error> {
         let time = request.time();
-        self.inner.runtime.block_on(async {
-            let answer = timeout(time, self.answer(request, None)).await;
-            answer.map_err(|_| self.silent(time))?
-        })
+        wait(&self.inner.runtime, time, self.answer(request, None)).ok_or_else(|| self.silent(time))?
     }
 
     /// Sends a request and reads a JSON answer.
@@ -293,12 +289,11 @@ impl Upload {
     /// # Errors
     /// Why the request ended before its body did: a refusal, mostly.
     pub fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
-        let runtime = self.client.inner.runtime.clone();
-        let sent = runtime.block_on(timeout(BODY_IDLE_TIMEOUT, self.sender.send(Piece::Bytes(bytes))));
-        match sent {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => self.ended_early(),
-            Err(_) => Err(self.client.silent(BODY_IDLE_TIMEOUT)),
+        let runtime = &self.client.inner.runtime;
+        match wait(runtime, BODY_IDLE_TIMEOUT, self.sender.send(Piece::Bytes(bytes))) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(_)) => self.ended_early(),
+            None => Err(self.client.silent(BODY_IDLE_TIMEOUT)),
         }
     }
 
@@ -307,24 +302,24 @@ impl Upload {
     /// # Errors
     /// As [`Client::send`].
     pub fn finish(mut self) -> Result<Response, Error> {
-        let runtime = self.client.inner.runtime.clone();
-        let ended = runtime.block_on(timeout(BODY_IDLE_TIMEOUT, self.sender.send(Piece::End)));
-        if ended.is_err() {
+        let runtime = &self.client.inner.runtime;
+        let ended = wait(runtime, BODY_IDLE_TIMEOUT, self.sender.send(Piece::End));
+        if ended.is_none() {
             return Err(self.client.silent(BODY_IDLE_TIMEOUT));
         }
         // Where the channel is closed the answer is there already.
-        self.wait()
+        self.answer()
     }
 
     fn ended_early(&mut self) -> Result<(), Error> {
-        self.wait()?;
+        self.answer()?;
         Err(Error::Unexpected {
             url: self.client.inner.url.to_string(),
             what: "an answer before the request was whole",
         })
     }
 
-    fn wait(&mut self) -> Result<Response, Error> {
+    fn answer(&mut self) -> Result<Response, Error> {
         let broken = || Error::Broken {
             url: self.client.inner.url.to_string(),
             reason: "the request was given up".to_owned(),
@@ -333,11 +328,10 @@ impl Upload {
             return Err(broken());
         };
         let abort = answer.abort_handle();
-        let runtime = self.client.inner.runtime.clone();
-        match runtime.block_on(timeout(self.time, answer)) {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(broken()),
-            Err(_) => {
+        match wait(&self.client.inner.runtime, self.time, answer) {
+            Some(Ok(answer)) => answer,
+            Some(Err(_)) => Err(broken()),
+            None => {
                 abort.abort();
                 Err(self.client.silent(self.time))
             }
