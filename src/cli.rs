@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, no domain logic.
 
+mod backup;
 mod blobs;
 mod check;
 mod claim;
@@ -10,8 +11,12 @@ mod known;
 mod manual;
 mod output;
 mod place;
+mod problems;
 mod progress;
+mod restore;
 mod serve;
+mod snapshots;
+mod spec;
 mod store;
 mod token;
 
@@ -59,6 +64,9 @@ enum Work {
     Stat(blobs::StatArgs),
     Ls(blobs::LsArgs),
     Rm(blobs::RmArgs),
+    Backup(backup::Args),
+    Restore(restore::Args),
+    Snapshots(snapshots::Args),
     Check(check::Args),
     Id(id::Args),
     Claim(claim::Args),
@@ -115,6 +123,9 @@ fn perform(work: Work, session: &mut Session) -> anyhow::Result<Exit> {
         Work::Stat(args) => blobs::stat(args, session),
         Work::Ls(args) => blobs::ls(args, session),
         Work::Rm(args) => blobs::rm(args, session),
+        Work::Backup(args) => backup::run(args, session),
+        Work::Restore(args) => restore::run(args, session),
+        Work::Snapshots(args) => snapshots::run(args, session),
         Work::Check(args) => check::run(args, session),
         Work::Id(args) => id::run(args, session),
         Work::Claim(args) => claim::run(args, session),

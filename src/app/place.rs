@@ -1,10 +1,12 @@
 //! Where a command of the shell works: a data folder of this machine, or another node.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
 use crate::coffer::{self, Compression, Remote};
+use crate::files::{RemoteRefs, Repository};
 use crate::http::{Client, NodeUrl, Token, Trust};
 use crate::id::StoreName;
 use crate::node::{self, Node};
@@ -34,6 +36,8 @@ pub enum Access {
 pub struct Place {
     /// The blobs of the named store, here or there.
     pub store: coffer::Store,
+    /// The same store with its refs, for work on folders.
+    pub repository: Repository,
     /// What holds them.
     pub held: Held,
 }
@@ -58,17 +62,24 @@ impl Place {
                     create,
                     ..node::Options::new(data)
                 })?;
+                let repository = node.repository(name)?;
                 Ok(Place {
-                    store: node.store(name)?,
+                    store: repository.store.clone(),
+                    repository,
                     held: Held::Folder(node),
                 })
             }
             Access::Node { url, trust, token } => {
                 let client = Client::new(url, trust, token, runtime.clone())?;
                 let backend = Remote::new(client.clone(), name);
+                // The node packs as its store wants; compressing here would be undone before sending.
+                let store = coffer::Store::new(Arc::new(backend), Compression::OFF)?;
                 Ok(Place {
-                    // The node packs as its store wants; compressing here would be undone before sending.
-                    store: coffer::Store::new(std::sync::Arc::new(backend), Compression::OFF)?,
+                    repository: Repository {
+                        store: store.clone(),
+                        refs: Arc::new(RemoteRefs::new(client.clone(), name)),
+                    },
+                    store,
                     held: Held::Node(client),
                 })
             }

@@ -9,10 +9,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::answer::{self, Source};
+use crate::api::blobs::class_name;
 use crate::api::error::Error;
 use crate::api::route::Call;
 use crate::id::BlobId;
-use crate::node::{Blobs, LIST_PAGE_MAX, Stat};
+use crate::node::{Blobs, Class, LIST_PAGE_MAX, Stat};
 
 /// Ids of a page where the client does not say.
 const PAGE_DEFAULT: usize = 1000;
@@ -39,6 +40,9 @@ pub(in crate::api) struct ItemBody {
     id: BlobId,
     /// Its length in bytes.
     len: u64,
+    /// `part` where something else keeps it alive; left out where a client put it by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
 }
 
 /// A page, or with `Accept: application/x-ndjson` everything as a stream of lines.
@@ -69,6 +73,7 @@ async fn page(blobs: Blobs, after: Option<BlobId>, limit: Option<u64>) -> Result
             .map(|stat| ItemBody {
                 id: stat.id,
                 len: stat.len,
+                class: (stat.class == Class::Part).then(|| class_name(stat.class)),
             })
             .collect(),
         next,
@@ -120,7 +125,11 @@ fn write_lines(stats: &[Stat]) -> Bytes {
     for stat in stats {
         lines.push_str("{\"id\":\"blake3;");
         data_encoding::HEXLOWER.encode_append(stat.id.as_bytes(), &mut lines);
-        writeln!(lines, "\",\"len\":{}}}", stat.len).expect("a string takes what it is given");
+        let class = match stat.class {
+            Class::Part => ",\"class\":\"part\"",
+            Class::Pinned => "",
+        };
+        writeln!(lines, "\",\"len\":{}{class}}}", stat.len).expect("a string takes what it is given");
     }
     lines.into()
 }
@@ -128,17 +137,14 @@ fn write_lines(stats: &[Stat]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::Class;
 
     #[test]
     fn a_line_is_a_json_document() {
         let id = BlobId::of(b"");
-        let lines = write_lines(&[Stat {
-            id,
-            len: 7,
-            class: Class::Part,
-        }]);
-        let line = format!("{{\"id\":\"{id}\",\"len\":7}}\n");
-        assert_eq!(lines, line.as_bytes());
+        let blob = |class| Stat { id, len: 7, class };
+        let lines = write_lines(&[blob(Class::Part), blob(Class::Pinned)]);
+        let expected =
+            format!("{{\"id\":\"{id}\",\"len\":7,\"class\":\"part\"}}\n{{\"id\":\"{id}\",\"len\":7}}\n");
+        assert_eq!(lines, expected.as_bytes());
     }
 }

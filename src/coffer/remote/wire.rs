@@ -35,13 +35,16 @@ pub(super) struct Stats {
 pub(super) struct StatLine {
     id: BlobId,
     len: u64,
+    #[serde(default)]
     class: ClassText,
 }
 
-#[derive(Deserialize)]
+/// A listing leaves `pinned` out.
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum ClassText {
     Part,
+    #[default]
     Pinned,
 }
 
