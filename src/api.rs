@@ -30,6 +30,7 @@ mod stores;
 mod tokens;
 mod tree;
 mod ui;
+mod uploads;
 mod well_known;
 mod zip;
 
@@ -100,6 +101,12 @@ static TABLE: &[Route] = routes![
     GET    "/stores/{store}/refs/{*name}", READ, Takes::Nothing, Gives::Json(schema_of::<refs::RefBody>), "A ref with its history" => refs::get;
     PUT    "/stores/{store}/refs/{*name}", WRITE, Takes::Json(schema_of::<refs::RefBody>), Gives::Json(schema_of::<refs::VersionBody>), "Move a ref by compare and swap" => refs::put;
     DELETE "/stores/{store}/refs/{*name}", WRITE, Takes::Nothing, Gives::Nothing, "Delete a ref" => refs::delete;
+    OPTIONS "/uploads", INGEST, Takes::Nothing, Gives::Nothing, "Which parts of tus are spoken" => uploads::discover;
+    POST   "/uploads", INGEST, Takes::TusCreation, Gives::Nothing, "Begin a resumable upload, or put parts together" => uploads::create;
+    HEAD   "/uploads/{id}", INGEST, Takes::Nothing, Gives::Nothing, "How far an upload is" => uploads::head;
+    PATCH  "/uploads/{id}", INGEST, Takes::TusPiece, Gives::Nothing, "Go on with an upload" => uploads::patch;
+    DELETE "/uploads/{id}", INGEST, Takes::Nothing, Gives::Nothing, "End an upload" => uploads::remove;
+    POST   "/uploads/{id}", INGEST, Takes::TusCreation, Gives::Nothing, "PATCH or DELETE by X-HTTP-Method-Override" => uploads::overridden;
     GET    "/api/refs/{name}/tree", READ, Takes::Nothing, Gives::Json(schema_of::<tree::FolderBody>), "A folder of a snapshot" => tree::list;
     GET    "/api/refs/{name}/file", READ, Takes::Nothing, Gives::Bytes, "A file of a snapshot, or a range of it" => tree::file;
     GET    "/api/refs/{name}/zip", READ, Takes::Nothing, Gives::Text("application/zip"), "A folder of a snapshot as an archive" => tree::archive;

@@ -85,6 +85,9 @@ pub(super) enum Error {
     /// Somebody else changed it first.
     #[error("it was changed meanwhile: read it again")]
     PreconditionFailed,
+    /// Bytes for an upload that was put together from parts.
+    #[error("an upload that was put together from parts takes no bytes")]
+    FinalUpload,
     /// A tus client of another version.
     #[error("this node speaks tus 1.0.0")]
     TusVersion,
@@ -146,6 +149,7 @@ impl Error {
             Error::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "bad_range"),
             Error::PreconditionRequired => (StatusCode::PRECONDITION_REQUIRED, "precondition_required"),
             Error::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, "precondition_failed"),
+            Error::FinalUpload => (StatusCode::FORBIDDEN, "final_upload"),
             Error::TusVersion => (StatusCode::PRECONDITION_FAILED, "tus_version"),
             Error::Checksum => (tus_checksum_mismatch(), "checksum_mismatch"),
         }

@@ -141,6 +141,7 @@ fn method(method: &Method) -> HttpMethod {
         "POST" => HttpMethod::Post,
         "DELETE" => HttpMethod::Delete,
         "PATCH" => HttpMethod::Patch,
+        "HEAD" => HttpMethod::Head,
         "OPTIONS" => HttpMethod::Options,
         other => unreachable!("the table has no {other}"),
     }

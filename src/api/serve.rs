@@ -205,6 +205,8 @@ async fn converse<S>(
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
+        // Whoever closes its sending side may still want the answer; and what came of an upload is kept.
+        .half_close(true)
         .max_header_size(HEADER_BYTES_MAX)
         .max_buf_size(BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service);

@@ -7,3 +7,4 @@ mod pages;
 mod served;
 mod support;
 mod tidy;
+mod uploads;
