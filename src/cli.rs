@@ -4,6 +4,7 @@ mod backup;
 mod blobs;
 mod check;
 mod claim;
+mod diff;
 mod exit;
 mod host;
 mod id;
@@ -13,12 +14,14 @@ mod output;
 mod place;
 mod problems;
 mod progress;
+mod prune;
 mod restore;
 mod serve;
 mod snapshots;
 mod spec;
 mod store;
 mod token;
+mod verify;
 
 use std::io;
 use std::process::ExitCode;
@@ -67,6 +70,9 @@ enum Work {
     Backup(backup::Args),
     Restore(restore::Args),
     Snapshots(snapshots::Args),
+    Diff(diff::Args),
+    Verify(verify::Args),
+    Prune(prune::Args),
     Check(check::Args),
     Id(id::Args),
     Claim(claim::Args),
@@ -126,6 +132,9 @@ fn perform(work: Work, session: &mut Session) -> anyhow::Result<Exit> {
         Work::Backup(args) => backup::run(args, session),
         Work::Restore(args) => restore::run(args, session),
         Work::Snapshots(args) => snapshots::run(args, session),
+        Work::Diff(args) => diff::run(args, session),
+        Work::Verify(args) => verify::run(args, session),
+        Work::Prune(args) => prune::run(args, session),
         Work::Check(args) => check::run(args, session),
         Work::Id(args) => id::run(args, session),
         Work::Claim(args) => claim::run(args, session),
