@@ -13,33 +13,39 @@ use crate::coffer::frame::{FRAME_BYTES, PACKED_BYTES_MAX};
 use crate::http::{Client, Method, Request, Response};
 use crate::id::BlobId;
 
-/// Opens the blob at `path`, which the node says is `stat`.
-pub(super) fn open_download(client: &Client, path: String, stat: Stat) -> Result<Box<dyn Reader>, Error> {
+/// Opens the blob `id` at `path`; `None` where the node does not have it.
+pub(super) fn open_download(
+    client: &Client,
+    path: String,
+    id: BlobId,
+) -> Result<Option<Box<dyn Reader>>, Error> {
+    let answer = match client.send(Request::new(Method::GET, path.clone())) {
+        Ok(answer) => answer,
+        Err(error) if wire::is_missing(&error) => return Ok(None),
+        Err(error) if wire::is_damaged(&error) => return Err(Error::Corrupt { id }),
+        Err(error) => return Err(wire::error(client, error)),
+    };
+    let stat = wire::described(&answer, id).ok_or_else(|| Error::Remote {
+        reason: format!("{}: it did not say what blob {id} is", client.url()),
+    })?;
     if stat.len > PACKED_BYTES_MAX as u64 {
-        return Ok(Box::new(Spooled {
+        return Ok(Some(Box::new(Spooled {
             client: client.clone(),
-            path,
             stat,
+            answer: Some(answer),
             file: None,
-        }));
+        })));
     }
-    let answer = get(client, &path)?;
     let bytes = answer
         .bytes(PACKED_BYTES_MAX)
         .map_err(|error| wire::error(client, error))?;
-    if bytes.len() as u64 != stat.len || BlobId::of(&bytes) != stat.id {
-        return Err(Error::Corrupt { id: stat.id });
+    if bytes.len() as u64 != stat.len || BlobId::of(&bytes) != id {
+        return Err(Error::Corrupt { id });
     }
-    Ok(Box::new(Held {
+    Ok(Some(Box::new(Held {
         stat,
         bytes: bytes.into(),
-    }))
-}
-
-fn get(client: &Client, path: &str) -> Result<Response, Error> {
-    client
-        .send(Request::new(Method::GET, path))
-        .map_err(|error| wire::error(client, error))
+    })))
 }
 
 /// A blob held whole, verified.
@@ -62,18 +68,20 @@ impl Reader for Held {
     }
 }
 
-/// A large blob: fetched and verified at its first read, then served from a file without a name.
+/// A large blob: spooled and verified at its first read, then served from a file without a name.
 struct Spooled {
     client: Client,
-    path: String,
     stat: Stat,
+    /// `None` once it was read, whatever came of it.
+    answer: Option<Response>,
     file: Option<File>,
 }
 
 impl Spooled {
-    fn fetch(&self) -> Result<File, Error> {
+    fn spool(&mut self) -> Result<File, Error> {
+        // An earlier attempt failed, and said why.
+        let mut answer = self.answer.take().ok_or(Error::Busy)?;
         let mut file = nameless_file()?;
-        let mut answer = get(&self.client, &self.path)?;
         let mut hasher = blake3::Hasher::new();
         let mut len = 0;
         while let Some(bytes) = answer.chunk().map_err(|error| wire::error(&self.client, error))? {
@@ -104,7 +112,7 @@ impl Reader for Spooled {
         }
         let file = match self.file.take() {
             Some(file) => file,
-            None => self.fetch()?,
+            None => self.spool()?,
         };
         let len = usize::try_from(left).unwrap_or(FRAME_BYTES).min(FRAME_BYTES);
         let mut bytes = vec![0; len];

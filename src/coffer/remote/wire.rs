@@ -137,6 +137,24 @@ pub(super) fn is_missing(error: &HttpError) -> bool {
         .is_some_and(|refusal| refusal.status == StatusCode::NOT_FOUND)
 }
 
+/// Whether a request failed because the node found the blob damaged.
+pub(super) fn is_damaged(error: &HttpError) -> bool {
+    error.refusal().is_some_and(|refusal| refusal.code == "corrupt")
+}
+
+/// What the head of an answer says of the blob it brings.
+pub(super) fn described(answer: &Response, id: BlobId) -> Option<Stat> {
+    Some(Stat {
+        id,
+        len: answer.header("content-length")?.parse().ok()?,
+        class: match answer.header("refuge-class")? {
+            "part" => Class::Part,
+            "pinned" => Class::Pinned,
+            _ => return None,
+        },
+    })
+}
+
 /// A listing as it arrives: one JSON object a line, ids ascending.
 pub(super) struct Lines {
     client: Client,
