@@ -13,7 +13,9 @@ mod clock;
 mod error;
 mod events;
 mod folder;
+mod gc;
 mod identity;
+mod lease;
 mod limit;
 mod password;
 mod refs;
@@ -37,6 +39,7 @@ pub use claim::{
 pub use clock::Clock;
 pub use error::{Cause, Error, FolderError, Kind, Refusal};
 pub use events::{Delivery, EVENTS_KEPT, Event, EventId, Events, Subscription};
+pub use gc::{COLLECT_AFTER, COLLECT_EVERY, Collected, Gc};
 pub use identity::Identity;
 pub use refs::{INCOMPLETE_NAMED_MAX, Refs};
 pub use secret::{Password, SecretText};
@@ -51,8 +54,8 @@ pub use upload::{
 
 use crate::coffer;
 pub use crate::coffer::{
-    BATCH_IDS_MAX, CheckOptions, CheckReport, Class, LIST_PAGE_MAX, PACKED_BYTES_MAX, Packed, Put, Stat,
-    Status, clamp,
+    BATCH_IDS_MAX, CheckOptions, CheckReport, Class, Compaction, LIST_PAGE_MAX, PACKED_BYTES_MAX, Packed,
+    Put, Stat, Status, clamp,
 };
 pub use crate::files::{
     Body, Entry, EntryName, Kind as EntryKind, RefRecord, RefVersion, RootMeta, SNAPSHOTS_MAX, Selector,
@@ -62,6 +65,7 @@ use access::Access;
 use folder::Folder;
 use password::Hasher;
 use security_log::{About, LogKind};
+use stores::Around;
 
 use crate::db::{self, Database};
 use crate::files::Repository;
@@ -107,6 +111,7 @@ struct Inner {
     access: Arc<Access>,
     stores: Stores,
     uploads: Uploads,
+    gc: Gc,
     events: Events,
     /// Last, so that the folder is held until everything in it is closed.
     folder: Folder,
@@ -126,12 +131,13 @@ impl Node {
         let access = Arc::new(open_access(&folder.join("node.db"), &options.clock, &events)?);
         let accounts = Accounts::new(Arc::clone(&access), Arc::new(Hasher::new()));
         let claim = Claim::open(&keys, identity.node_id(), Arc::clone(&access), accounts.clone())?;
-        let stores = Stores::open(
-            &folder.subfolder("stores")?,
-            &folder.subfolder("refs")?,
-            &options.main_store,
-            &events,
-        )?;
+        let around = Around {
+            folder: folder.subfolder("stores")?,
+            main_refs: folder.subfolder("refs")?,
+            events: events.clone(),
+            clock: options.clock.clone(),
+        };
+        let stores = Stores::open(around, &options.main_store)?;
         let uploads = Uploads::open(
             &folder.subfolder("uploads")?,
             stores.clone(),
@@ -150,6 +156,7 @@ impl Node {
                 sessions: Sessions::new(Arc::clone(&access)),
                 tokens: Tokens::new(Arc::clone(&access)),
                 access,
+                gc: Gc::new(stores.clone(), events.clone(), options.clock),
                 stores,
                 uploads,
                 events,
@@ -197,6 +204,11 @@ impl Node {
     /// Its partial uploads.
     pub fn uploads(&self) -> &Uploads {
         &self.inner.uploads
+    }
+
+    /// What frees what nothing names any more.
+    pub fn gc(&self) -> &Gc {
+        &self.inner.gc
     }
 
     /// What changes in it.

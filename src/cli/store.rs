@@ -41,6 +41,9 @@ enum Command {
         /// Its folder, for the backend fs: on another disk, or mounted by several nodes
         #[arg(long, value_name = "DIR", required_if_eq("backend", "fs"))]
         path: Option<PathBuf>,
+        /// Other nodes mount that folder, too: nothing in it is collected
+        #[arg(long, requires = "path")]
+        shared: bool,
         /// Where a volume ends, for the backend haystack; 0 for the default
         #[arg(long, value_name = "BYTES", default_value_t = 0)]
         volume_bytes: u64,
@@ -138,6 +141,7 @@ pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
             name,
             backend,
             path,
+            shared,
             volume_bytes,
             compression,
             place,
@@ -146,6 +150,7 @@ pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
                 BackendArg::Haystack => BackendSettings::Haystack { volume_bytes },
                 BackendArg::Fs => BackendSettings::Fs {
                     path: path.map(std::path::absolute).transpose()?,
+                    shared,
                 },
                 BackendArg::Memory => BackendSettings::Memory {},
             };
@@ -219,8 +224,8 @@ fn list(stores: &[StoreLine], session: &mut Session) -> anyhow::Result<()> {
 fn kind(backend: &BackendSettings) -> String {
     match backend {
         BackendSettings::Haystack { .. } => "haystack".to_owned(),
-        BackendSettings::Fs { path: None } => "fs".to_owned(),
-        BackendSettings::Fs { path: Some(path) } => format!("fs {}", path.display()),
+        BackendSettings::Fs { path: None, .. } => "fs".to_owned(),
+        BackendSettings::Fs { path: Some(path), .. } => format!("fs {}", path.display()),
         BackendSettings::Memory {} => "memory".to_owned(),
     }
 }

@@ -62,7 +62,8 @@ pub enum Root {
 }
 
 impl Root {
-    fn id(&self) -> &BlobId {
+    /// The blob.
+    pub fn id(&self) -> &BlobId {
         match self {
             Root::Tree(id) | Root::Commit(id) => id,
         }

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
+use super::clock::Clock;
 use super::error::{Error, Kind};
 use super::events::{Event, Events};
+use super::lease::Leases;
 use crate::coffer::{self, CheckOptions, CheckReport, Class, Packed, Put, Stat, Status};
 use crate::id::{BlobAddress, BlobId, StoreName};
 
@@ -15,7 +17,9 @@ use crate::id::{BlobAddress, BlobId, StoreName};
 pub struct Blobs {
     name: StoreName,
     store: coffer::Store,
+    leases: Arc<Leases>,
     events: Events,
+    clock: Clock,
     /// Set when the store was removed: handles that are still around answer that it is gone.
     removed: Arc<AtomicBool>,
 }
@@ -24,6 +28,7 @@ pub struct Blobs {
 pub struct Receiver {
     blobs: Blobs,
     receiver: coffer::Receiver,
+    class: Class,
 }
 
 /// A blob being read.
@@ -33,11 +38,13 @@ pub struct Reading {
 }
 
 impl Blobs {
-    pub(super) fn new(name: StoreName, store: coffer::Store, events: Events) -> Blobs {
+    pub(super) fn new(name: StoreName, store: coffer::Store, events: Events, clock: Clock) -> Blobs {
         Blobs {
             name,
             store,
+            leases: Arc::new(Leases::new()),
             events,
+            clock,
             removed: Arc::default(),
         }
     }
@@ -57,10 +64,9 @@ impl Blobs {
     /// # Errors
     /// [`Error::Mismatch`] against `expect`; [`Error::NoSpace`], [`Error::ReadOnly`], [`Error::Busy`].
     pub async fn put(&self, bytes: Bytes, class: Class, expect: Option<BlobAddress>) -> Result<Put, Error> {
-        self.present()?;
-        let put = self.store.put(bytes, class, expect).await?;
-        self.told(put);
-        Ok(put)
+        let mut receiver = self.receive(class, expect)?;
+        receiver.write(bytes).await?;
+        receiver.finish().await
     }
 
     /// Begins a blob of any length.
@@ -72,6 +78,7 @@ impl Blobs {
         Ok(Receiver {
             blobs: self.clone(),
             receiver: self.store.receive(class, expect),
+            class,
         })
     }
 
@@ -88,8 +95,10 @@ impl Blobs {
     /// As [`Blobs::put`], without the mismatch.
     pub async fn commit(&self, packed: Packed) -> Result<Put, Error> {
         self.present()?;
+        let class = packed.class;
+        let _asking = self.leases.asking().await;
         let put = self.store.commit(packed).await?;
-        self.told(put);
+        self.told(put, class);
         Ok(put)
     }
 
@@ -119,14 +128,18 @@ impl Blobs {
         }
     }
 
-    /// What is known of each id, in the order asked; at most [`coffer::BATCH_IDS_MAX`] at once.
+    /// What is known of each id, in the order asked. What is there is not collected within the next day. At most [`coffer::BATCH_IDS_MAX`] at once.
     ///
     /// # Errors
     /// [`Error::Invalid`] for more.
     pub async fn stat(&self, ids: Vec<BlobId>) -> Result<Vec<Option<Stat>>, Error> {
         self.present()?;
         within_a_batch(&ids)?;
-        Ok(self.store.stat(ids).await?)
+        let _asking = self.leases.asking().await;
+        let stats = self.store.stat(ids).await?;
+        let found = stats.iter().flatten().map(|stat| stat.id);
+        self.leases.lease(found, self.clock.now());
+        Ok(stats)
     }
 
     /// The next blobs above `after`, ascending; at most `limit` and [`coffer::LIST_PAGE_MAX`]. Fewer than
@@ -194,6 +207,11 @@ impl Blobs {
         &self.store
     }
 
+    /// What the collector must not take.
+    pub(super) fn leases(&self) -> &Arc<Leases> {
+        &self.leases
+    }
+
     /// From now on every call answers that the store is gone.
     pub(super) fn retire(&self) {
         self.removed.store(true, Ordering::Release);
@@ -206,7 +224,11 @@ impl Blobs {
         Ok(())
     }
 
-    fn told(&self, put: Put) {
+    /// Leases and tells what was put.
+    fn told(&self, put: Put, class: Class) {
+        if class == Class::Part || !put.fresh {
+            self.leases.lease([put.id], self.clock.now());
+        }
         if put.fresh {
             self.events.tell(Event::BlobAdded {
                 store: self.name.clone(),
@@ -243,8 +265,9 @@ impl Receiver {
     /// # Errors
     /// [`Error::Mismatch`], nothing is kept then; else as [`Receiver::write`].
     pub async fn finish(self) -> Result<Put, Error> {
+        let _asking = self.blobs.leases.asking().await;
         let put = self.receiver.finish().await?;
-        self.blobs.told(put);
+        self.blobs.told(put, self.class);
         Ok(put)
     }
 }

@@ -8,7 +8,6 @@
 //! stores/NAME/  one named store
 //! refs/         one file per ref
 //! uploads/      partial uploads
-//! gc/           what the collector saw unnamed, and since when
 //! ```
 //!
 //! The marker is the first file of a new folder and says at last which node the folder belongs to. Only while

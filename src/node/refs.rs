@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::error::{Error, Kind};
@@ -36,6 +37,8 @@ pub(super) struct CheckedRefs {
     local: LocalRefs,
     events: Events,
     moving: Mutex<()>,
+    /// How often a ref moved.
+    moves: AtomicU64,
 }
 
 impl Refs {
@@ -115,6 +118,7 @@ impl CheckedRefs {
             local: LocalRefs::open(folder)?,
             events,
             moving: Mutex::new(()),
+            moves: AtomicU64::new(0),
         })
     }
 
@@ -132,6 +136,16 @@ impl CheckedRefs {
         Ok(records.iter().flat_map(RefRecord::roots).collect())
     }
 
+    /// How often a ref moved, or tried to, since the node started.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves.load(Ordering::Acquire)
+    }
+
+    /// The store that the refs are into.
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// What `next` names and the store does not have, at most `limit` ids.
     fn missing(
         &self,
@@ -142,11 +156,8 @@ impl CheckedRefs {
         let Some(next) = next else {
             return Ok(Vec::new());
         };
-        let known: HashSet<BlobId> = self.roots()?.iter().map(|root| *root_id(root)).collect();
-        let fresh: Vec<Root> = next
-            .roots()
-            .filter(|root| !known.contains(root_id(root)))
-            .collect();
+        let known: HashSet<BlobId> = self.roots()?.iter().map(|root| *root.id()).collect();
+        let fresh: Vec<Root> = next.roots().filter(|root| !known.contains(root.id())).collect();
         if fresh.is_empty() {
             return Ok(Vec::new());
         }
@@ -184,7 +195,11 @@ impl CheckedRefs {
         next: Option<RefRecord>,
     ) -> Result<RefVersion, files::Error> {
         let deleted = next.is_none();
-        let version = self.local.swap(name, expected, next)?;
+        let swapped = self.local.swap(name, expected, next);
+        // After the move, and also where it failed halfway: who read the number before the refs and finds it
+        // the same while refs are held has seen them as they are.
+        self.moves.fetch_add(1, Ordering::AcqRel);
+        let version = swapped?;
         let (store, name) = (self.store_name.clone(), name.clone());
         self.events.tell(if deleted {
             Event::RefDeleted { store, name }
@@ -273,11 +288,5 @@ impl<'a> Looking<'a> {
         self.missing.dedup();
         self.missing.truncate(self.limit);
         Ok(self.missing)
-    }
-}
-
-fn root_id(root: &Root) -> &BlobId {
-    match root {
-        Root::Tree(id) | Root::Commit(id) => id,
     }
 }

@@ -4,6 +4,7 @@
 //! NAME/store.json    {"format":1,"backend":"haystack","compression":1,…}
 //! NAME/…             the files of a haystack
 //! NAME/blobs/        the files of an fs store, where no other folder was given
+//! NAME/gc/           since when what is unnamed
 //! NAME/refs/         the refs into the store; those into `main` are in `refs/` of the data folder
 //! NAME.removed-N/    a store that was removed, kept as it was: no name of a store has a dot
 //! ```
@@ -19,9 +20,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::blobs::Blobs;
+use super::clock::Clock;
 use super::error::{Cause, Error, FolderError, Kind, Refusal};
 use super::events::{Event, Events};
 use super::folder::create_private;
+use super::lease::Leases;
 use super::refs::{CheckedRefs, Refs};
 use crate::coffer::{self, Compression, Fs, Haystack, HaystackOptions, Memory, Status};
 use crate::id::StoreName;
@@ -77,6 +80,10 @@ pub enum BackendSettings {
         /// The folder, which may be on another disk or mounted by several nodes; the store's own where absent.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<PathBuf>,
+        /// Whether other nodes mount the folder, too. Nothing is collected in it then: what their refs name is
+        /// not known here.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        shared: bool,
     },
     /// In memory: gone when the node stops. For trying things out.
     Memory {},
@@ -102,17 +109,33 @@ pub struct RemoveOptions {
     pub not_empty: bool,
 }
 
+/// A store as the collector sees it.
+pub(super) struct Collectable {
+    pub(super) name: StoreName,
+    /// For the collector's own files.
+    pub(super) folder: PathBuf,
+    pub(super) refs: Arc<CheckedRefs>,
+    pub(super) leases: Arc<Leases>,
+}
+
 /// The stores of a node; cloning is cheap.
 #[derive(Clone)]
 pub struct Stores {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    folder: PathBuf,
+/// What all stores of a node share.
+pub(super) struct Around {
+    /// Where the stores are.
+    pub(super) folder: PathBuf,
     /// Where the refs of `main` are; any other store has its own in its folder.
-    main_refs: PathBuf,
-    events: Events,
+    pub(super) main_refs: PathBuf,
+    pub(super) events: Events,
+    pub(super) clock: Clock,
+}
+
+struct Inner {
+    around: Around,
     main: Blobs,
     open: Mutex<BTreeMap<StoreName, Opened>>,
     /// Held while stores are added or removed, so that the folder and the table change together.
@@ -163,7 +186,7 @@ impl StoreSettings {
                     format!("from {} to {}", VOLUME_BYTES.start(), VOLUME_BYTES.end()),
                 ))
             }
-            BackendSettings::Fs { path: Some(path) } if !path.is_absolute() => {
+            BackendSettings::Fs { path: Some(path), .. } if !path.is_absolute() => {
                 Err(invalid("path", "an absolute path".to_owned()))
             }
             BackendSettings::Haystack { .. } | BackendSettings::Fs { .. } | BackendSettings::Memory {} => {
@@ -172,13 +195,20 @@ impl StoreSettings {
         }
     }
 
+    fn is_shared(&self) -> bool {
+        match &self.backend {
+            BackendSettings::Fs { shared, .. } => *shared,
+            BackendSettings::Haystack { .. } | BackendSettings::Memory {} => false,
+        }
+    }
+
     /// Two stores in one folder would each delete what the other needs.
     fn shares_folder(&self, other: &StoreSettings) -> bool {
         let folder = |settings: &StoreSettings| match &settings.backend {
-            BackendSettings::Fs { path: Some(path) } => {
+            BackendSettings::Fs { path: Some(path), .. } => {
                 Some(path.canonicalize().unwrap_or_else(|_| path.clone()))
             }
-            BackendSettings::Fs { path: None }
+            BackendSettings::Fs { path: None, .. }
             | BackendSettings::Haystack { .. }
             | BackendSettings::Memory {} => None,
         };
@@ -197,24 +227,19 @@ impl From<(StoreSettings, Parts)> for Opened {
 
 impl Stores {
     /// Opens every store below `folder`, and makes `main` with `main_settings` where it is not there.
-    pub(super) fn open(
-        folder: &Path,
-        main_refs: &Path,
-        main_settings: &StoreSettings,
-        events: &Events,
-    ) -> Result<Stores, Error> {
+    pub(super) fn open(around: Around, main_settings: &StoreSettings) -> Result<Stores, Error> {
         let main = StoreName::main();
-        let mut names = names_in(folder)?;
+        let mut names = names_in(&around.folder)?;
         if !names.contains(&main) {
-            make_store(folder, &main, main_settings)?;
+            make_store(&around.folder, &main, main_settings)?;
             names.push(main.clone());
         }
-        let main_parts = open_store(folder, main_refs, &main, events)?;
+        let main_parts = open_store(&around, &main)?;
         let main_blobs = main_parts.1.blobs.clone();
         let mut open = BTreeMap::from([(main.clone(), Opened::from(main_parts))]);
         for name in names.into_iter().filter(|name| *name != main) {
-            let settings = read_settings(folder, &name)?;
-            let parts = open_store(folder, main_refs, &name, events);
+            let settings = read_settings(&around.folder, &name)?;
+            let parts = open_store(&around, &name);
             let parts = parts.map(|(_, parts)| parts).map_err(|error| {
                 tracing::error!(store = %name, %error, "a store could not be opened");
                 error.to_string()
@@ -223,9 +248,7 @@ impl Stores {
         }
         Ok(Stores {
             inner: Arc::new(Inner {
-                folder: folder.to_owned(),
-                main_refs: main_refs.to_owned(),
-                events: events.clone(),
+                around,
                 main: main_blobs,
                 open: Mutex::new(open),
                 changing: Mutex::new(()),
@@ -277,6 +300,22 @@ impl Stores {
         Ok(Arc::clone(&parts_of(&open, name)?.refs))
     }
 
+    /// What the collector may work on: every store that is there and no other node's.
+    pub(super) fn collectable(&self) -> Vec<Collectable> {
+        let open = self.opened();
+        let all = open.iter().filter(|(_, opened)| !opened.settings.is_shared());
+        all.filter_map(|(name, opened)| {
+            let parts = opened.parts.as_ref().ok()?;
+            Some(Collectable {
+                name: name.clone(),
+                folder: self.inner.around.folder.join(name.as_str()).join("gc"),
+                refs: Arc::clone(&parts.refs),
+                leases: Arc::clone(parts.blobs.leases()),
+            })
+        })
+        .collect()
+    }
+
     /// Adds a store. Durable on return; goes on when the future is dropped.
     ///
     /// # Errors
@@ -316,9 +355,9 @@ impl Stores {
                 ));
             }
         }
-        let (folder, main_refs) = (&self.inner.folder, &self.inner.main_refs);
+        let folder = &self.inner.around.folder;
         make_store(folder, &name, settings)?;
-        let opened = match open_store(folder, main_refs, &name, &self.inner.events) {
+        let opened = match open_store(&self.inner.around, &name) {
             Ok(opened) => opened,
             Err(error) => {
                 // What cannot be opened now was never a store: only its settings go, whatever else is there.
@@ -327,7 +366,7 @@ impl Stores {
             }
         };
         self.opened().insert(name.clone(), opened.into());
-        self.inner.events.tell(Event::StoreAdded { store: name });
+        self.inner.around.events.tell(Event::StoreAdded { store: name });
         Ok(())
     }
 
@@ -346,9 +385,9 @@ impl Stores {
         if !options.not_empty && !is_empty {
             return Err(Refusal::StoreNotEmpty.into());
         }
-        let folder = self.inner.folder.join(name.as_str());
+        let folder = self.inner.around.folder.join(name.as_str());
         let aside = (1..)
-            .map(|number| self.inner.folder.join(format!("{name}.removed-{number}")))
+            .map(|number| self.inner.around.folder.join(format!("{name}.removed-{number}")))
             .find(|aside| !aside.exists())
             .expect("the numbers do not end");
         std::fs::rename(&folder, &aside)
@@ -359,6 +398,7 @@ impl Stores {
         }
         self.opened().remove(name);
         self.inner
+            .around
             .events
             .tell(Event::StoreRemoved { store: name.clone() });
         Ok(aside)
@@ -405,7 +445,7 @@ fn names_in(folder: &Path) -> Result<Vec<StoreName>, Error> {
 fn make_store(folder: &Path, name: &StoreName, settings: &StoreSettings) -> Result<(), Error> {
     let own = folder.join(name.as_str());
     create_private(&own).map_err(|source| Error::io(&own, source))?;
-    if let BackendSettings::Fs { path } = &settings.backend {
+    if let BackendSettings::Fs { path, .. } = &settings.backend {
         Fs::create(&fs_folder(&own, path.as_deref()))?;
     }
     let file = StoreFile {
@@ -435,12 +475,13 @@ fn read_settings(folder: &Path, name: &StoreName) -> Result<StoreSettings, Error
     Ok(file.settings)
 }
 
-fn open_store(
-    folder: &Path,
-    main_refs: &Path,
-    name: &StoreName,
-    events: &Events,
-) -> Result<(StoreSettings, Parts), Error> {
+fn open_store(around: &Around, name: &StoreName) -> Result<(StoreSettings, Parts), Error> {
+    let Around {
+        folder,
+        main_refs,
+        events,
+        clock,
+    } = around;
     let settings = read_settings(folder, name)?;
     let own = folder.join(name.as_str());
     let compression = Compression(settings.compression);
@@ -455,7 +496,7 @@ fn open_store(
             }
             Arc::new(Haystack::open(&own, options)?)
         }
-        BackendSettings::Fs { path } => Arc::new(Fs::open(&fs_folder(&own, path.as_deref()))?),
+        BackendSettings::Fs { path, .. } => Arc::new(Fs::open(&fs_folder(&own, path.as_deref()))?),
         BackendSettings::Memory {} => Arc::new(Memory::new()),
     };
     let store = coffer::Store::new(backend, compression)?;
@@ -464,7 +505,7 @@ fn open_store(
     let refs_folder = if is_main { main_refs } else { &own_refs };
     let refs = CheckedRefs::open(refs_folder, name.clone(), store.clone(), events.clone())?;
     let parts = Parts {
-        blobs: Blobs::new(name.clone(), store, events.clone()),
+        blobs: Blobs::new(name.clone(), store, events.clone(), clock.clone()),
         refs: Arc::new(refs),
     };
     Ok((settings, parts))
@@ -494,18 +535,22 @@ fn store_file(folder: &Path, name: &StoreName) -> PathBuf {
 mod tests {
     use super::*;
     use crate::coffer::Class;
-    use crate::node::Clock;
 
     fn stores(folder: &Path) -> Stores {
-        let refs = folder.join("refs.main");
-        let settings = StoreSettings::default();
-        Stores::open(folder, &refs, &settings, &Events::new(&Clock::system())).unwrap()
+        let around = Around {
+            folder: folder.to_owned(),
+            main_refs: folder.join("refs.main"),
+            events: Events::new(&Clock::system()),
+            clock: Clock::system(),
+        };
+        Stores::open(around, &StoreSettings::default()).unwrap()
     }
 
     fn fs_settings(path: &Path) -> StoreSettings {
         StoreSettings {
             backend: BackendSettings::Fs {
                 path: Some(path.to_owned()),
+                shared: false,
             },
             compression: 0,
         }

@@ -2,6 +2,7 @@
 
 mod access;
 mod damage;
+mod gc;
 mod refs;
 mod upload;
 
