@@ -130,6 +130,30 @@ impl Core {
         self.writer.lock().expect("no panic while the writer is held")
     }
 
+    /// The writer, to change something about these ids. Waits for the end of a stream of one of them, as only
+    /// then it is known whether that blob is there.
+    fn writer_for(&self, is_meant: impl Fn(BlobId) -> bool) -> MutexGuard<'_, Writer> {
+        loop {
+            let writer = self.writer();
+            if !writer.placing().is_some_and(&is_meant) {
+                return writer;
+            }
+            drop(writer);
+            drop(self.publishing());
+        }
+    }
+
+    /// The writer, with everything appended so far flushed and shown.
+    fn settled(&self, runs: &mut Runs) -> Result<MutexGuard<'_, Writer>, Error> {
+        loop {
+            self.flush_held(runs)?;
+            let writer = self.writer();
+            if writer.is_flushed() {
+                return Ok(writer);
+            }
+        }
+    }
+
     fn publishing(&self) -> MutexGuard<'_, Runs> {
         self.publishing
             .lock()
@@ -208,7 +232,7 @@ impl Core {
     fn append(&self, batch: &[Packed]) -> Result<Vec<Put>, Error> {
         self.writable()?;
         self.has_room()?;
-        let mut writer = self.writer();
+        let mut writer = self.writer_for(|id| batch.iter().any(|packed| packed.id == id));
         let mut puts = Vec::with_capacity(batch.len());
         let mut run = || -> Result<(), Error> {
             for packed in batch {
@@ -222,7 +246,11 @@ impl Core {
             }
             writer.write_out()
         };
-        run().map_err(|error| self.fail(error))?;
+        let done = run();
+        if done.is_err() {
+            writer.abandon();
+        }
+        done.map_err(|error| self.fail(error))?;
         Ok(puts)
     }
 
@@ -368,7 +396,7 @@ impl Core {
         let mut solos = Vec::new();
         let mut gone = Vec::with_capacity(ids.len());
         {
-            let mut writer = self.writer();
+            let mut writer = self.writer_for(|id| ids.contains(&id));
             let mut run = || -> Result<(), Error> {
                 for id in ids {
                     let entry = self.newest(&writer, id)?.filter(|entry| !entry.alias);
@@ -381,7 +409,11 @@ impl Core {
                 }
                 writer.write_out()
             };
-            run().map_err(|error| self.fail(error))?;
+            let done = run();
+            if done.is_err() {
+                writer.abandon();
+            }
+            done.map_err(|error| self.fail(error))?;
         }
         self.flush()?;
         for number in solos {

@@ -178,9 +178,9 @@ impl Drop for Stream {
 fn publish(core: &Core, staged: &Staged, id: BlobId, class: Class) -> Result<Put, Error> {
     let len = staged.tree.plain_len();
     let mut runs = core.publishing();
-    core.flush_held(&mut runs)?;
     let (number, header, entry) = {
-        let mut writer = core.writer();
+        // With nothing on its way to the index that would be shown after this blob and be older than it.
+        let mut writer = core.settled(&mut runs)?;
         if let Some(entry) = core.newest(&writer, &id)? {
             if class == Class::Pinned && !entry.pinned {
                 let pinned = core
@@ -216,12 +216,12 @@ fn publish(core: &Core, staged: &Staged, id: BlobId, class: Class) -> Result<Put
             dead: false,
             alias: false,
         };
-        writer.hide(id, entry);
+        writer.set_placing(Some(id));
         (number, header, entry)
     };
     let placed = place(core, staged, number, &header);
     let mut writer = core.writer();
-    writer.unhide(&id);
+    writer.set_placing(None);
     placed.map_err(|error| core.fail(error))?;
     core.index.insert([(id, entry)]);
     writer.count(&Change {

@@ -104,14 +104,8 @@ pub(super) fn from_volumes(
 pub(super) fn rebuild(core: &Core) -> Result<(), Error> {
     let _one_at_a_time = core.sweeping.lock().expect("no panic while a compaction runs");
     let mut runs = core.publishing();
-    let mut writer = loop {
-        core.flush_held(&mut runs)?;
-        let writer = core.writer();
-        // What is written and not flushed must not show.
-        if writer.is_flushed() {
-            break writer;
-        }
-    };
+    // What is written and not flushed must not show.
+    let mut writer = core.settled(&mut runs)?;
     let checkpoint = from_volumes(&core.folder, &core.volumes, core.key, false)?;
     runs.next = checkpoint.next_run;
     if let [run] = &checkpoint.runs[..] {

@@ -262,3 +262,59 @@ fn a_quarantined_large_blob_keeps_its_bytes_without_a_copy() {
     assert_eq!(large(&store, 9), id);
     assert!(readable(&store, &id));
 }
+
+#[test]
+fn a_large_blob_streamed_while_it_is_deleted_is_the_same_after_a_crash() {
+    for round in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let id = large(&store, 3);
+        let mut incoming = store.begin(Class::Part).unwrap();
+        incoming.write(&vec![3; 3 * 1024 * 1024]).unwrap();
+        // What waits for a flush makes the one that publishes the stream take its time.
+        store.append(&[blob(1)]).unwrap();
+        std::thread::scope(|scope| {
+            let finish = scope.spawn(|| incoming.finish(None).unwrap());
+            while store.core.publishing.try_lock().is_ok() && !finish.is_finished() {
+                std::hint::spin_loop();
+            }
+            store.delete(&[id]).unwrap();
+        });
+        let before = store.stat(&[id]).unwrap();
+        let blobs = store.status().blobs;
+        assert!(before[0].is_none() || readable(&store, &id));
+        kill(store);
+        let store = open(dir.path());
+        assert_eq!(store.stat(&[id]).unwrap(), before, "round {round}");
+        assert_eq!(store.status().blobs, blobs, "round {round}");
+        assert!(before[0].is_none() || readable(&store, &id));
+    }
+}
+
+#[test]
+fn a_group_that_meets_a_damaged_run_is_stored_after_the_index_was_mended() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    put(&store, 0..100);
+    drop(store);
+    let runs = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    for run in runs.filter(|path| path.extension().is_some_and(|e| e == "run")) {
+        flip(&run, 100);
+        flip(&run, 5000);
+    }
+    let store = open(dir.path());
+    // The first is appended before the second finds the damage.
+    let group: Vec<Packed> = (100..101).chain(0..100).map(blob).collect();
+    let fresh: Vec<bool> = store
+        .append(&group)
+        .unwrap()
+        .iter()
+        .map(|put| put.fresh)
+        .collect();
+    store.flush().unwrap();
+    assert!(fresh[0] && !fresh[1..].contains(&true));
+    assert_eq!(store.status().blobs, 101);
+    assert!(group.iter().all(|packed| readable(&store, &packed.id())));
+}

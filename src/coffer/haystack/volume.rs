@@ -70,7 +70,11 @@ impl Volume {
             file,
             key,
         };
-        volume.write_first_page(number)?;
+        if let Err(error) = volume.write_first_page(number) {
+            // What stays holds nothing, and its number is not given again.
+            let _ = fs::remove_file(path);
+            return Err(error);
+        }
         Ok(volume)
     }
 

@@ -62,6 +62,7 @@ pub(super) struct Writer {
     hidden: HashMap<BlobId, Entry>,
     /// As `hidden`, of what is being flushed right now.
     flushing: HashMap<BlobId, Entry>,
+    placing: Option<BlobId>,
     /// The counters with everything published. Numbers and ends run ahead of it in `next`.
     tally: Tally,
     next: Numbers,
@@ -103,6 +104,7 @@ impl Writer {
             written: Vec::new(),
             hidden: HashMap::new(),
             flushing: HashMap::new(),
+            placing: None,
             tally,
             next,
             appended: 0,
@@ -114,13 +116,14 @@ impl Writer {
         self.hidden.get(id).or_else(|| self.flushing.get(id)).copied()
     }
 
-    /// Hides an entry that is being published by another way than a needle here.
-    pub(super) fn hide(&mut self, id: BlobId, entry: Entry) {
-        self.hidden.insert(id, entry);
+    /// Says which blob is being given a volume of its own, between the two.
+    pub(super) fn set_placing(&mut self, id: Option<BlobId>) {
+        self.placing = id;
     }
 
-    pub(super) fn unhide(&mut self, id: &BlobId) {
-        self.hidden.remove(id);
+    /// The blob that is being given a volume of its own right now: whether it is stored is not known yet.
+    pub(super) fn placing(&self) -> Option<BlobId> {
+        self.placing
     }
 
     /// Whether nothing is appended that is not published.
@@ -236,6 +239,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Forgets what is in the buffer: its group failed before it was written.
+    pub(super) fn abandon(&mut self) {
+        self.drop_staged(self.end - self.buffer.len() as u64);
+    }
+
     fn drop_staged(&mut self, end: u64) {
         self.buffer.clear();
         self.end = end;
@@ -263,9 +271,9 @@ impl Writer {
     fn begin_volume(&mut self, volumes: &Volumes) -> Result<Arc<Volume>, Error> {
         let number = self.next.shared;
         let path = volumes.path(number);
-        let volume = Arc::new(Volume::create(&path, number, volumes.settle_key(None)?)?);
         // The number is used up even if this fails: a file may be there.
         self.next.shared += 1;
+        let volume = Arc::new(Volume::create(&path, number, volumes.settle_key(None)?)?);
         let flushed = volume
             .file
             .sync_all()
