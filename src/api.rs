@@ -27,6 +27,7 @@ mod session;
 mod stamp;
 mod status;
 mod stores;
+mod strict;
 mod tokens;
 mod tree;
 mod ui;

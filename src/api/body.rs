@@ -8,12 +8,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::Error;
 use super::pace::Pace;
+use super::strict;
 
 /// The most a JSON body may have (security row S15).
 pub(super) const JSON_BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// How deep a JSON body may nest (security row S15).
-const JSON_DEPTH_MAX: usize = 64;
 
 /// The most a form of the page may have: a name and a password.
 const FORM_BYTES_MAX: usize = 16 * 1024;
@@ -92,19 +90,13 @@ impl Incoming {
         Ok(whole.freeze())
     }
 
-    /// The body as JSON. Strict: one document, no key twice, no key that is not known, no deeper than
-    /// [`JSON_DEPTH_MAX`]; what one parser takes and another reads otherwise is refused (security row S16).
+    /// The body as JSON, as strictly as `strict.rs` says (security rows S15 and S16).
     ///
     /// # Errors
     /// [`Error::Malformed`], and as [`Incoming::whole`].
     pub(super) async fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
         let bytes = self.whole(JSON_BYTES_MAX).await?;
-        if nests_deeper_than(&bytes, JSON_DEPTH_MAX) {
-            return Err(Error::malformed(
-                "body",
-                format!("nests deeper than {JSON_DEPTH_MAX} levels"),
-            ));
-        }
+        strict::check(&bytes).map_err(|reason| Error::malformed("body", reason))?;
         serde_json::from_slice(&bytes).map_err(|error| Error::malformed("body", error))
     }
 
@@ -182,37 +174,10 @@ fn decode(text: &str) -> Result<String, Error> {
         .map_err(|error| Error::malformed("fields", error))
 }
 
-/// Whether brackets outside of strings nest deeper than `limit`. Runs before the parser, which recurses.
-fn nests_deeper_than(json: &[u8], limit: usize) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in json {
-        match (in_string, *byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => in_string = !in_string,
-            (false, b'[' | b'{') => depth += 1,
-            (false, b']' | b'}') => depth = depth.saturating_sub(1),
-            (true | false, _) => {}
-        }
-        if depth > limit {
-            return true;
-        }
-    }
-    false
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn depth_counts_brackets_outside_of_strings() {
-        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(!nests_deeper_than(nested(64).as_bytes(), 64));
-        assert!(nests_deeper_than(nested(65).as_bytes(), 64));
-        assert!(!nests_deeper_than(br#"["[[[[\"[[[["]"#, 1));
-    }
 
     #[test]
     fn a_form_is_decoded_and_a_field_twice_is_refused() {

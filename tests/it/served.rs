@@ -369,3 +369,71 @@ pub fn first_answer(address: SocketAddr, wire: &[u8]) -> String {
     let read = stream.read(&mut answer).unwrap();
     String::from_utf8_lossy(&answer[..read]).into_owned()
 }
+
+/// A TLS connection to the node.
+pub struct TlsLine {
+    stream: rustls::StreamOwned<rustls::ClientConnection, TcpStream>,
+    /// What binds a proof to it.
+    pub exporter: [u8; 32],
+}
+
+impl TlsLine {
+    /// Sends bytes as they stand and reads until the node closes.
+    pub fn exchange(&mut self, wire: &[u8]) -> Reply {
+        self.stream.write_all(wire).unwrap();
+        let mut answer = Vec::new();
+        let _ = self.stream.read_to_end(&mut answer);
+        parse(&answer, false)
+    }
+}
+
+impl Served {
+    /// A new TLS connection, its handshake done.
+    pub fn tls_line(&self) -> TlsLine {
+        let name = "localhost".try_into().unwrap();
+        let mut connection = rustls::ClientConnection::new(tls_config(), name).unwrap();
+        let mut stream = TcpStream::connect(self.tls).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        while connection.is_handshaking() {
+            connection.complete_io(&mut stream).unwrap();
+        }
+        let exporter = connection
+            .export_keying_material([0; 32], node::CLAIM_EXPORTER_LABEL, None)
+            .unwrap();
+        TlsLine {
+            stream: rustls::StreamOwned::new(connection, stream),
+            exporter,
+        }
+    }
+
+    /// One exchange over a TLS connection of its own; with the certificate it showed.
+    pub fn over_tls(&self, wire: &[u8]) -> (Reply, Vec<u8>) {
+        let mut line = self.tls_line();
+        let reply = line.exchange(wire);
+        let shown = line.stream.conn.peer_certificates().unwrap()[0].to_vec();
+        (reply, shown)
+    }
+
+    /// Serves plain HTTP on another address as well.
+    pub fn listen_plain(&self, address: SocketAddr) -> SocketAddr {
+        let listener = self.run(Listener::plain(address)).unwrap();
+        let bound = listener.address().unwrap();
+        let router = api::router(
+            self.node.clone(),
+            Options {
+                https_port: Some(8443),
+                ..Options::default()
+            },
+        );
+        let serving = serve::serve(vec![listener], router, self.shutdown.clone());
+        self.runtime.as_ref().unwrap().spawn(serving);
+        bound
+    }
+
+    /// Puts a blob and answers its id.
+    pub fn put(&self, bytes: &'static [u8]) -> String {
+        let main = self.node.stores().main();
+        let put = main.put(bytes.into(), node::Class::Pinned, None);
+        self.run(put).unwrap().id.to_string()
+    }
+}

@@ -1,0 +1,238 @@
+//! S3, S4, S9, S10, S11: who gets in, and by what.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use refuge::node::Scope;
+
+use super::routes;
+use crate::served::{PASSWORD, Served};
+
+/// Everything that anybody may use. A change here is a decision about the node's security.
+const PUBLIC: [&str; 8] = [
+    "GET /",
+    "GET /.well-known/security.txt",
+    "GET /api/status",
+    "GET /assets/{name}",
+    "POST /api/claim",
+    "POST /api/session",
+    "POST /claim",
+    "POST /sign-in",
+];
+
+const SPOOFED: [(&str, &str); 10] = [
+    ("X-Forwarded-For", "127.0.0.1"),
+    ("X-Forwarded-Host", "localhost"),
+    ("X-Forwarded-Proto", "https"),
+    ("X-Real-IP", "127.0.0.1"),
+    ("Forwarded", "for=127.0.0.1;proto=https"),
+    ("X-User-ID", "ada"),
+    ("X-Remote-User", "ada"),
+    ("X-Client-IP", "::1"),
+    ("True-Client-IP", "127.0.0.1"),
+    ("X-Original-URL", "/"),
+];
+
+#[test]
+fn s3_a_stranger_is_refused_everywhere_but_on_the_checked_in_list() {
+    let served = Served::claimed();
+    let mut public = Vec::new();
+    for route in routes(&served) {
+        let name = format!("{} {}", route.method, route.path);
+        let status = route.ask(&served).send().status;
+        if matches!(status, 401 | 403) && !route.is_public {
+            continue;
+        }
+        assert!(route.is_public, "{name} answers a stranger with {status}");
+        public.push(name);
+    }
+    public.sort();
+    assert_eq!(public, PUBLIC);
+}
+
+#[test]
+fn s4_no_forwarded_header_changes_an_answer() {
+    let served = Served::claimed();
+    let metrics = served.token(&[Scope::Metrics]);
+    for route in routes(&served)
+        .into_iter()
+        .filter(|route| route.path != "/api/events")
+    {
+        let plain = route.ask(&served).send().status;
+        let with_token = route.ask(&served).bearer(&metrics).send().status;
+        for (name, value) in SPOOFED {
+            let spoofed = route.ask(&served).header(name, value).send().status;
+            assert_eq!(spoofed, plain, "{route:?} with {name}");
+        }
+        let all = SPOOFED
+            .iter()
+            .fold(route.ask(&served).bearer(&metrics), |ask, (name, value)| {
+                ask.header(name, *value)
+            });
+        assert_eq!(all.send().status, with_token, "{route:?} with all of them");
+    }
+}
+
+#[test]
+fn s9_guessing_is_slowed_and_the_owner_is_not() {
+    let served = Served::claimed();
+    let cookie = served.cookie();
+    let mut evaluated = 0;
+    for _ in 0..40 {
+        let guess = served
+            .ask("POST", "/api/session")
+            .json(r#"{"account":"ada","password":"wrong guess"}"#)
+            .send();
+        match guess.status {
+            401 => evaluated += 1,
+            429 => assert!(!guess.header("retry-after").is_empty()),
+            other => panic!("{other}: {}", guess.text()),
+        }
+    }
+    assert!(evaluated <= 15, "{evaluated} guesses were evaluated");
+    let session = served.ask("GET", "/api/session").header("Cookie", &cookie).send();
+    assert_eq!(session.status, 200);
+    for name in ["root", "daemon", "Ada", "../ada"] {
+        let body = format!(r#"{{"account":"{name}","password":"{PASSWORD}"}}"#);
+        let status = served.ask("POST", "/api/session").json(&body).send().status;
+        assert!(matches!(status, 401 | 429), "{name}: {status}");
+    }
+}
+
+#[test]
+fn s10_only_the_exact_token_opens() {
+    let served = Served::claimed();
+    let token = served.owner_token();
+    let status = |authorization: String| {
+        served
+            .ask("GET", "/blobs")
+            .header("Authorization", authorization)
+            .send()
+            .status
+    };
+    assert_eq!(status(format!("Bearer {token}")), 200);
+    let basic = data_encoding::BASE64.encode(format!("anyone:{token}").as_bytes());
+    assert_eq!(status(format!("Basic {basic}")), 200);
+    for place in 0..token.len() {
+        let mut bytes = token.clone().into_bytes();
+        // One bit that leaves a character a header may have.
+        bytes[place] ^= 1;
+        let flipped = String::from_utf8(bytes).unwrap();
+        assert_eq!(status(format!("Bearer {flipped}")), 401, "bit {place}");
+        assert_eq!(
+            status(format!("Bearer {}", &token[..place])),
+            401,
+            "cut at {place}"
+        );
+    }
+    let other = Served::claimed();
+    let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZGEifQ.";
+    for wrong in [
+        format!("Bearer {}", other.owner_token()),
+        format!("Bearer {none}"),
+        format!("Bearer {token}A"),
+        format!("Bearer {token} {token}"),
+        format!("Basic {token}"),
+        format!(
+            "Basic {}",
+            data_encoding::BASE64.encode(format!("ada:{PASSWORD}").as_bytes())
+        ),
+        token.clone(),
+        "Bearer".to_owned(),
+        "Bearer ".to_owned(),
+    ] {
+        assert_eq!(status(wrong.clone()), 401, "{wrong}");
+    }
+    let twice = served.ask("GET", "/blobs").bearer(&token).bearer(&token).send();
+    assert_eq!(twice.status, 401);
+    for file in ["node.db", "node.db-wal"] {
+        let dump = std::fs::read(served.dir.path().join(file)).unwrap_or_default();
+        assert!(!dump.windows(token.len()).any(|window| window == token.as_bytes()));
+    }
+}
+
+#[test]
+fn s10_a_revoked_token_closes_what_is_open() {
+    let served = Served::claimed();
+    let (mine, token) = (served.owner_token(), served.token(&[Scope::Read]));
+    let mut stream = TcpStream::connect(served.plain).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let wire = served.ask("GET", "/api/events").bearer(&token).wire();
+    stream.write_all(&wire).unwrap();
+    let mut first = [0; 1024];
+    assert!(stream.read(&mut first).unwrap() > 0);
+    let listed = served.ask("GET", "/api/tokens").bearer(&mine).send().json();
+    let tokens = listed["tokens"].as_array().unwrap();
+    let id = tokens
+        .iter()
+        .find(|token| token["scopes"] == serde_json::json!(["read"]))
+        .map(|token| token["id"].as_str().unwrap().to_owned())
+        .unwrap();
+    let began = Instant::now();
+    let revoked = served
+        .ask("DELETE", &format!("/api/tokens/{id}"))
+        .bearer(&mine)
+        .send();
+    assert_eq!(revoked.status, 204);
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[test]
+fn s11_a_session_cookie_is_new_strict_and_ends_with_the_password() {
+    let served = Served::claimed();
+    let login = format!(r#"{{"account":"ada","password":"{PASSWORD}"}}"#);
+    let planted = "refuge=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let plain = served
+        .ask("POST", "/api/session")
+        .header("Cookie", planted)
+        .json(&login)
+        .send();
+    let cookie = plain.header("set-cookie").to_owned();
+    assert!(
+        cookie.starts_with("refuge=") && !cookie.starts_with(planted),
+        "{cookie}"
+    );
+    assert!(cookie.contains("; Path=/; HttpOnly; SameSite=Strict") && !cookie.contains("Domain"));
+    let with_planted = served.ask("GET", "/api/session").header("Cookie", planted).send();
+    assert_eq!(with_planted.status, 401);
+
+    let host = served.tls.to_string();
+    let wire = served
+        .ask("POST", "/api/session")
+        .without("Host")
+        .header("Host", host)
+        .json(&login);
+    let (secured, _) = served.over_tls(&wire.wire());
+    let over_tls = secured.header("set-cookie").to_owned();
+    assert!(
+        over_tls.starts_with("__Host-refuge=") && over_tls.ends_with("; Secure"),
+        "{over_tls}"
+    );
+
+    let [mine, other] = [served.cookie(), served.cookie()];
+    let change = format!(r#"{{"old":"{PASSWORD}","new":"another long one"}}"#);
+    let changed = served
+        .ask("POST", "/api/account/password")
+        .header("Cookie", &mine)
+        .header("Origin", served.origin())
+        .json(&change)
+        .send();
+    assert_eq!(changed.status, 204, "{}", changed.text());
+    let who = |cookie: &str| {
+        served
+            .ask("GET", "/api/session")
+            .header("Cookie", cookie)
+            .send()
+            .status
+    };
+    assert_eq!((who(&mine), who(&other)), (200, 401));
+    let out = served
+        .ask("DELETE", "/api/session")
+        .header("Cookie", &mine)
+        .header("Origin", served.origin())
+        .send();
+    assert_eq!((out.status, who(&mine)), (204, 401));
+}

@@ -1,0 +1,194 @@
+//! S13, S15, S16: what comes in bodies and paths.
+
+use std::time::{Duration, Instant};
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+
+use crate::served::Served;
+
+/// A bomb has to be refused within this.
+const WITHIN: Duration = Duration::from_secs(1);
+
+#[test]
+fn s13_no_name_leaves_the_data_folder() {
+    let served = Served::claimed();
+    let token = served.owner_token();
+    let secret = served.dir.path().parent().unwrap().join("refuge-outside");
+    let mut names: Vec<String> = [
+        "..",
+        "../..",
+        "..%2F..%2Fetc%2Fpasswd",
+        "%2e%2e%2f%2e%2e",
+        "..%252f..",
+        "%00",
+        "a%00b",
+        "..%c0%af..",
+        "%c0%ae%c0%ae",
+        "%ff",
+        "..\\..",
+        "..%5c..",
+        "/etc/passwd",
+        "%2Fetc%2Fpasswd",
+        "a/../b",
+        "./a",
+        ".a",
+        "a/",
+        "a//b",
+        "CON",
+        "a:b",
+        "a@b",
+        "~root",
+        "$HOME",
+        "`id`",
+        ";id",
+        "blake3;..%2f..",
+        "blake3;%00",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let mut runner = TestRunner::deterministic();
+    let fuzzed = "(\\.|/|%2e|%2f|%00|%c0%af|[a-z0-9;_-]){1,24}";
+    for _ in 0..300 {
+        let tree = proptest::string::string_regex(fuzzed)
+            .unwrap()
+            .new_tree(&mut runner)
+            .unwrap();
+        names.push(tree.current());
+    }
+    let before = listing(&served);
+    for name in &names {
+        for (method, target) in [
+            ("GET", format!("/blobs/{name}")),
+            ("PUT", format!("/blobs/{name}")),
+            ("GET", format!("/stores/{name}/blobs")),
+            ("DELETE", format!("/stores/{name}")),
+            ("GET", format!("/refs/{name}")),
+            ("HEAD", format!("/uploads/{name}")),
+            ("GET", format!("/assets/{name}")),
+            ("GET", format!("/api/refs/x/tree?path={name}")),
+        ] {
+            let reply = served.ask(method, &target).bearer(&token).send();
+            let is_refused = (400..500).contains(&reply.status);
+            // A fuzzed path may mean the list itself, as `/blobs/` with a slash does not.
+            assert!(is_refused, "{method} {target}: {}", reply.status);
+        }
+    }
+    for name in [
+        "../evil",
+        "a/../../b",
+        "..",
+        "",
+        "a\u{0}b",
+        "A",
+        "x".repeat(200).as_str(),
+    ] {
+        let body = serde_json::json!({"name": name, "settings": {"backend": "memory"}}).to_string();
+        let made = served.ask("POST", "/stores").bearer(&token).json(&body).send();
+        assert_eq!(made.status, 400, "{name}");
+    }
+    assert!(!secret.exists());
+    assert_eq!(listing(&served), before);
+}
+
+/// Everything in the data folder, but for what logs and databases write.
+fn listing(served: &Served) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut folders = vec![served.dir.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path.clone());
+            }
+            names.push(path.display().to_string());
+        }
+    }
+    names.retain(|name| !name.contains("node.db"));
+    names.sort();
+    names
+}
+
+#[test]
+fn s15_bombs_are_refused_soon() {
+    let served = Served::claimed();
+    let token = served.owner_token();
+    let keys: String = (0..600_000).map(|n| format!("\"{n}\":0,")).collect();
+    let bombs = [
+        ("deep", "[".repeat(1_000_000)),
+        ("deep objects", "{\"a\":".repeat(1_000_000)),
+        ("just too deep", format!("{}{}", "[".repeat(65), "]".repeat(65))),
+        ("many keys", format!("{{{}\"x\":0}}", keys)),
+        (
+            "a long string",
+            format!("{{\"ids\":\"{}\"}}", "a".repeat(7_000_000)),
+        ),
+        (
+            "many ids",
+            format!("{{\"ids\":[{}\"\"]}}", "\"\",".repeat(2_000_000)),
+        ),
+        ("too large", " ".repeat(9 * 1024 * 1024)),
+    ];
+    for (name, bomb) in bombs {
+        let began = Instant::now();
+        let reply = served
+            .ask("POST", "/blobs/_stat")
+            .bearer(&token)
+            .json(&bomb)
+            .send();
+        assert!(matches!(reply.status, 400 | 413), "{name}: {}", reply.status);
+        // Development builds are slower by far than what ships.
+        assert!(began.elapsed() < WITHIN * 8, "{name}: {:?}", began.elapsed());
+    }
+    let announced = format!(
+        "POST /blobs/_stat HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: 10737418240\r\n\r\n",
+        served.plain
+    );
+    let began = Instant::now();
+    let answer = crate::served::first_answer(served.plain, announced.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert!(began.elapsed() < WITHIN);
+    let packed = served
+        .ask("POST", "/blobs/_stat")
+        .bearer(&token)
+        .header("Content-Encoding", "gzip")
+        .json("\u{1f}\u{8b}")
+        .send();
+    assert_eq!(packed.status, 415);
+}
+
+#[test]
+fn s16_what_two_parsers_could_read_differently_is_refused() {
+    let served = Served::claimed();
+    let token = served.owner_token();
+    for body in [
+        r#"{"label":"a","scopes":["read"],"scopes":["admin"]}"#,
+        r#"{"label":"a","scopes":["read"],"\u0073copes":["admin"]}"#,
+        r#"{"label":"a","scopes":["read"],"Scopes":["admin"]}"#,
+        r#"{"label":"a","scopes":["read"],"roles":["_admin"]}"#,
+        r#"{"label":"a","scopes":["read"],"expires_in_s":NaN}"#,
+        r#"{"label":"a","scopes":["read"],"expires_in_s":-1}"#,
+        r#"{"label":"a","scopes":["read"],"expires_in_s":1e400}"#,
+        r#"{"label":"\ud800","scopes":["read"]}"#,
+        r#"{"label":"a","scopes":["read"]} {"label":"b","scopes":["admin"]}"#,
+        r#"{"label":"a","scopes":["read"],}"#,
+        r#"{"label":"a","scopes":["READ"]}"#,
+        r#"{'label':'a','scopes':['read']}"#,
+        r#"["a",["read"]]"#,
+        "\u{feff}{\"label\":\"a\",\"scopes\":[\"read\"]}",
+        "{\"label\":\"a\",\"scopes\":[\"read\"]/**/}",
+    ] {
+        let reply = served.ask("POST", "/api/tokens").bearer(&token).json(body).send();
+        assert_eq!(reply.status, 400, "{body}: {}", reply.text());
+    }
+    let latin = served
+        .ask("POST", "/api/tokens")
+        .bearer(&token)
+        .body(
+            "application/json",
+            b"{\"label\":\"\xe9\",\"scopes\":[\"read\"]}".to_vec(),
+        )
+        .send();
+    assert_eq!(latin.status, 400);
+}
