@@ -1,6 +1,7 @@
 //! The single integration binary; each module is a feature.
 
 mod blobs_http;
+mod cli;
 mod doors;
 mod fault;
 mod pages;
