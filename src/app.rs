@@ -1,6 +1,7 @@
 //! The composition root: opens what the configuration names, wires it, and ends it in order.
 
 mod boot;
+mod housekeeping;
 mod outcome;
 mod place;
 mod processor;

@@ -6,6 +6,7 @@ mod check;
 mod claim;
 mod diff;
 mod exit;
+mod gc;
 mod host;
 mod id;
 mod known;
@@ -74,6 +75,7 @@ enum Work {
     Verify(verify::Args),
     Prune(prune::Args),
     Check(check::Args),
+    Gc(gc::Args),
     Id(id::Args),
     Claim(claim::Args),
     Store(store::Args),
@@ -136,6 +138,7 @@ fn perform(work: Work, session: &mut Session) -> anyhow::Result<Exit> {
         Work::Verify(args) => verify::run(args, session),
         Work::Prune(args) => prune::run(args, session),
         Work::Check(args) => check::run(args, session),
+        Work::Gc(args) => gc::run(args, session),
         Work::Id(args) => id::run(args, session),
         Work::Claim(args) => claim::run(args, session),
         Work::Store(args) => store::run(args, session),

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use anyhow::anyhow;
 use tokio::runtime::Runtime;
 
+use super::housekeeping;
 use super::supervise::Supervisor;
 use crate::api;
 use crate::api::serve::Listener;
@@ -72,6 +73,9 @@ async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) 
         api::serve::serve(vec![https, http], router, shutdown).await;
         Ok(())
     });
+    let (tended, collected) = (node.clone(), node.clone());
+    supervisor.spawn(|shutdown| housekeeping::tend(tended, shutdown));
+    supervisor.spawn(|shutdown| housekeeping::collect(collected, shutdown));
     Ok(ready)
 }
 

@@ -136,30 +136,32 @@ pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// What a failed handshake means, where the identity is why.
 pub(super) fn impostor(url: &str, error: &(dyn std::error::Error + 'static)) -> Option<Error> {
-    let mut at = Some(error);
-    while let Some(error) = at {
-        // An error inside an `io::Error` shows as its source only one level down.
-        let inner = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(|error| error.get_ref())
-            .and_then(|error| error.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) =
-            inner.or_else(|| error.downcast_ref())
-            && let Some(stranger) = other.0.downcast_ref::<Stranger>()
-        {
-            return Some(Error::Impostor {
-                url: url.to_owned(),
-                expected: stranger
-                    .expected
-                    .map_or_else(|| "any node".to_owned(), |id| id.to_string()),
-                found: stranger
-                    .found
-                    .map_or_else(|| "it proves no node id".to_owned(), |id| format!("it is {id}")),
-            });
-        }
-        at = error.source();
+    let stranger = stranger_in(error)?;
+    Some(Error::Impostor {
+        url: url.to_owned(),
+        expected: stranger
+            .expected
+            .map_or_else(|| "any node".to_owned(), |id| id.to_string()),
+        found: stranger
+            .found
+            .map_or_else(|| "it proves no node id".to_owned(), |id| format!("it is {id}")),
+    })
+}
+
+fn stranger_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Stranger> {
+    if let Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) =
+        error.downcast_ref()
+    {
+        return other.0.downcast_ref();
     }
-    None
+    // The source of an `io::Error` is not the error inside of it, but that one's source.
+    let inside = error
+        .downcast_ref::<std::io::Error>()
+        .and_then(|error| error.get_ref());
+    match inside {
+        Some(inside) => stranger_in(inside),
+        None => stranger_in(error.source()?),
+    }
 }
 
 /// Who answered instead of who was expected; travels through rustls.

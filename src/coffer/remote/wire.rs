@@ -137,6 +137,13 @@ pub(super) fn is_missing(error: &HttpError) -> bool {
         .is_some_and(|refusal| refusal.status == StatusCode::NOT_FOUND)
 }
 
+/// Whether a request failed because whoever asks may not.
+pub(super) fn is_forbidden(error: &HttpError) -> bool {
+    error
+        .refusal()
+        .is_some_and(|refusal| refusal.status == StatusCode::FORBIDDEN)
+}
+
 /// Whether a request failed because the node found the blob damaged.
 pub(super) fn is_damaged(error: &HttpError) -> bool {
     error.refusal().is_some_and(|refusal| refusal.code == "corrupt")
