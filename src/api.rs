@@ -15,6 +15,7 @@ mod error;
 mod events;
 mod gate;
 mod host;
+mod maintain;
 mod metrics;
 mod openapi;
 mod origin;
@@ -94,6 +95,8 @@ static TABLE: &[Route] = routes![
     POST   "/stores", ADMIN, Takes::Json(schema_of::<stores::NewStoreBody>), Gives::Nothing, "Add a store" => stores::add;
     GET    "/stores/{store}", READ, Takes::Nothing, Gives::Json(schema_of::<stores::StoreBody>), "A store and how it is" => stores::get;
     DELETE "/stores/{store}", ADMIN, Takes::Nothing, Gives::Nothing, "Remove a store; its files are set aside" => stores::remove;
+    POST   "/stores/{store}/check", ADMIN, Takes::Json(schema_of::<maintain::CheckBody>), Gives::Json(schema_of::<maintain::CheckedBody>), "Check a store, and mend it" => maintain::check;
+    POST   "/api/gc", ADMIN, Takes::Nothing, Gives::Json(schema_of::<maintain::CollectedBody>), "Free what nothing has named for a day" => maintain::collect;
     GET    "/refs", READ, Takes::Nothing, Gives::Json(schema_of::<refs::RefsBody>), "Refs into the main store" => refs::list;
     GET    "/refs/{*name}", READ, Takes::Nothing, Gives::Json(schema_of::<refs::RefBody>), "A ref with its history" => refs::get;
     PUT    "/refs/{*name}", WRITE, Takes::Json(schema_of::<refs::RefBody>), Gives::Json(schema_of::<refs::VersionBody>), "Move a ref by compare and swap" => refs::put;

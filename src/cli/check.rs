@@ -1,12 +1,14 @@
 //! `refuge check`: whether what is stored is what it must be.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Session;
 use super::exit::Exit;
 use super::output::{bytes, note};
 use super::place::PlaceArgs;
 use super::progress::Counter;
+use crate::app::Held;
+use crate::http::{Method, Patience, Request};
 use crate::id::BlobId;
 use crate::node::{CheckOptions, CheckReport};
 
@@ -27,6 +29,37 @@ pub(super) struct Args {
     repair: bool,
     #[command(flatten)]
     place: PlaceArgs,
+}
+
+/// What a node is asked.
+#[derive(Serialize)]
+struct Asked {
+    read_data: bool,
+    repair: bool,
+}
+
+/// What a node answers.
+#[derive(Deserialize)]
+struct Checked {
+    blobs: u64,
+    bytes_read: u64,
+    damaged: Vec<BlobId>,
+    missing: Vec<BlobId>,
+    quarantined: Vec<BlobId>,
+    notes: Vec<String>,
+}
+
+impl From<Checked> for CheckReport {
+    fn from(checked: Checked) -> CheckReport {
+        CheckReport {
+            blobs: checked.blobs,
+            bytes_read: checked.bytes_read,
+            damaged: checked.damaged,
+            missing: checked.missing,
+            quarantined: checked.quarantined,
+            notes: checked.notes,
+        }
+    }
 }
 
 #[derive(Serialize)]
