@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod folder;
 mod gc;
+mod health;
 mod identity;
 mod lease;
 mod limit;
@@ -40,6 +41,7 @@ pub use clock::Clock;
 pub use error::{Cause, Error, FolderError, Kind, Refusal};
 pub use events::{Delivery, EVENTS_KEPT, Event, EventId, Events, Subscription};
 pub use gc::{COLLECT_AFTER, COLLECT_EVERY, Collected, Gc};
+pub use health::{Health, Report as HealthReport, State as HealthState};
 pub use identity::Identity;
 pub use refs::{INCOMPLETE_NAMED_MAX, Refs};
 pub use secret::{Password, SecretText};
@@ -112,6 +114,7 @@ struct Inner {
     stores: Stores,
     uploads: Uploads,
     gc: Gc,
+    health: Health,
     events: Events,
     /// Last, so that the folder is held until everything in it is closed.
     folder: Folder,
@@ -128,7 +131,8 @@ impl Node {
         let keys = folder.subfolder("identity")?;
         let identity = Identity::open(&keys, folder.node())?;
         let events = Events::new(&options.clock);
-        let access = Arc::new(open_access(&folder.join("node.db"), &options.clock, &events)?);
+        let (access, access_set_aside) = open_access(&folder.join("node.db"), &options.clock, &events)?;
+        let access = Arc::new(access);
         let accounts = Accounts::new(Arc::clone(&access), Arc::new(Hasher::new()));
         let claim = Claim::open(&keys, identity.node_id(), Arc::clone(&access), accounts.clone())?;
         let around = Around {
@@ -138,6 +142,13 @@ impl Node {
             clock: options.clock.clone(),
         };
         let stores = Stores::open(around, &options.main_store)?;
+        let health = Health::new(stores.clone());
+        if access_set_aside {
+            health.note(
+                "accounts",
+                Some("the database of accounts was damaged and set aside: claim the node again".to_owned()),
+            );
+        }
         let uploads = Uploads::open(
             &folder.subfolder("uploads")?,
             stores.clone(),
@@ -156,7 +167,8 @@ impl Node {
                 sessions: Sessions::new(Arc::clone(&access)),
                 tokens: Tokens::new(Arc::clone(&access)),
                 access,
-                gc: Gc::new(stores.clone(), events.clone(), options.clock),
+                gc: Gc::new(stores.clone(), health.clone(), events.clone(), options.clock),
+                health,
                 stores,
                 uploads,
                 events,
@@ -211,6 +223,11 @@ impl Node {
         &self.inner.gc
     }
 
+    /// How it is.
+    pub fn health(&self) -> &Health {
+        &self.inner.health
+    }
+
     /// What changes in it.
     pub fn events(&self) -> &Events {
         &self.inner.events
@@ -257,8 +274,8 @@ impl Node {
 }
 
 /// Opens the database of accounts. A damaged one is set aside and kept: the node goes on without accounts, so
-/// that it can be claimed again by whoever reads its console, and its blobs stay within reach.
-fn open_access(path: &Path, clock: &Clock, events: &Events) -> Result<Access, Error> {
+/// that it can be claimed again by whoever reads its console, and its blobs stay within reach. Says whether it was.
+fn open_access(path: &Path, clock: &Clock, events: &Events) -> Result<(Access, bool), Error> {
     let opened = match Database::open(path, access::MIGRATIONS) {
         Err(db::Error::Corrupt { what, .. }) => {
             let aside = db::set_aside(path)?;
@@ -272,11 +289,11 @@ fn open_access(path: &Path, clock: &Clock, events: &Events) -> Result<Access, Er
                 events.clone(),
             )?;
             access.log.write(LogKind::DatabaseSetAside, &About::default());
-            return Ok(access);
+            return Ok((access, true));
         }
         opened => opened?,
     };
-    Access::open(opened, clock.clone(), events.clone())
+    Ok((Access::open(opened, clock.clone(), events.clone())?, false))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::error::Error;
 use super::route::Call;
 use super::stores::StoreBody;
 use crate::id::NodeId;
-use crate::node::Scope;
+use crate::node::{HealthReport, HealthState, Scope};
 
 /// How the node is.
 #[derive(Serialize, ToSchema)]
@@ -25,9 +25,16 @@ pub(super) struct StatusBody {
     /// Its version; with the scope `read`.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<&'static str>,
-    /// `ok`, `read_only` where a store takes no writes, `damaged` where blobs were set aside; with the scope `read`.
+    /// `ok`, `degraded` where someone should look, `damaged` where blobs were set aside, `read_only` where the
+    /// store `main` takes no writes; with the scope `read`.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<&'static str>,
+    /// Why it is not `ok`, a sentence each; with the scope `read`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
+    /// How long it has been running, in seconds; with the scope `read`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uptime_s: Option<u64>,
     /// The stores; with the scope `read`.
     #[serde(skip_serializing_if = "Option::is_none")]
     stores: Option<Vec<StoreBody>>,
@@ -37,25 +44,29 @@ pub(super) struct StatusBody {
 pub(super) async fn status(call: Call) -> Result<Response, Error> {
     let node = call.node();
     let may_read = call.caller.may(Scope::Read);
+    let report = may_read.then(|| node.health().report());
     let body = StatusBody {
         id: node.identity().node_id(),
         host: node.identity().host_name().to_owned(),
         claimed: node.claim().is_claimed(),
-        version: may_read.then_some(env!("CARGO_PKG_VERSION")),
-        state: may_read.then(|| state(&call)),
-        stores: may_read.then(|| node.stores().list().into_iter().map(StoreBody::from).collect()),
+        version: report.as_ref().map(|report| report.version),
+        state: report.as_ref().map(state),
+        reasons: report
+            .as_ref()
+            .map_or_else(Vec::new, |report| report.reasons.clone()),
+        uptime_s: report.as_ref().map(|report| report.uptime.as_secs()),
+        stores: report.map(|report| report.stores.into_iter().map(StoreBody::from).collect()),
     };
     Ok(answer::json(StatusCode::OK, &body))
 }
 
-/// The worst of any store.
-pub(super) fn state(call: &Call) -> &'static str {
-    let stores = call.node().stores().list();
-    if stores.iter().any(|info| info.status.read_only.is_some()) {
-        "read_only"
-    } else if stores.iter().any(|info| info.status.quarantined > 0) {
-        "damaged"
-    } else {
-        "ok"
+/// The state in one word.
+pub(super) fn state(report: &HealthReport) -> &'static str {
+    let is_damaged = report.stores.iter().any(|info| info.status.quarantined > 0);
+    match report.state {
+        HealthState::ReadOnly => "read_only",
+        HealthState::Degraded if is_damaged => "damaged",
+        HealthState::Degraded => "degraded",
+        HealthState::Ready => "ok",
     }
 }

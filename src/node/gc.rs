@@ -26,6 +26,7 @@ use super::clock::{Clock, unix_s};
 use super::error::Error;
 use super::events::{Event, Events};
 use super::folder::create_private;
+use super::health::Health;
 use super::lease::Leases;
 use super::refs::CheckedRefs;
 use super::stores::Stores;
@@ -80,6 +81,7 @@ pub struct Gc {
 
 struct Inner {
     stores: Stores,
+    health: Health,
     events: Events,
     clock: Clock,
     running: Mutex<()>,
@@ -106,10 +108,11 @@ struct Marks {
 }
 
 impl Gc {
-    pub(super) fn new(stores: Stores, events: Events, clock: Clock) -> Gc {
+    pub(super) fn new(stores: Stores, health: Health, events: Events, clock: Clock) -> Gc {
         Gc {
             inner: Arc::new(Inner {
                 stores,
+                health,
                 events,
                 clock,
                 running: Mutex::new(()),
@@ -166,6 +169,7 @@ impl Inner {
             );
             reports.push(run.report);
         }
+        self.health.note("collection", unreadable_note(&reports));
         Ok(reports)
     }
 }
@@ -345,6 +349,16 @@ impl<'a> Run<'a> {
     fn backend(&self) -> &'a dyn Backend {
         self.refs.store().backend()
     }
+}
+
+/// What keeps stores from being collected, for people.
+fn unreadable_note(reports: &[Collected]) -> Option<String> {
+    let blocked = reports.iter().find(|report| !report.unreadable.is_empty())?;
+    Some(format!(
+        "in store {} a ref names trees that cannot be read, for example {}: nothing is freed until they are put \
+         again or their snapshots pruned",
+        blocked.store, blocked.unreadable[0],
+    ))
 }
 
 /// Goes on in an ascending sequence to where `compare` says equal; `None` where it has no such item.

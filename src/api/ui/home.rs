@@ -201,17 +201,22 @@ async fn overview(call: &Call) -> Result<Markup, Error> {
 
 fn state_card(call: &Call, stores: &[StoreInfo]) -> Markup {
     let identity = call.node().identity();
+    let report = call.node().health().report();
     let sum = |of: fn(&StoreInfo) -> u64| stores.iter().map(of).sum::<u64>();
     let free = stores.iter().filter_map(|info| info.status.free_bytes).max();
     html! {
         section.card aria-labelledby="state" {
             div.row.between {
                 h1 #state { (identity.host_name().trim_end_matches(".local")) }
-                @match status::state(call) {
+                @match status::state(&report) {
                     "ok" => span.state.good { "All is well" },
                     "damaged" => span.state.bad { "Damaged blobs were set aside" },
+                    "degraded" => span.state.bad { "Someone should look" },
                     _ => span.state.bad { "Read only: check the disk" },
                 }
+            }
+            @if !report.reasons.is_empty() {
+                ul { @for reason in &report.reasons { li { (reason) } } }
             }
             dl.facts {
                 div { dt { "Blobs" } dd { (sum(|info| info.status.blobs)) } }
