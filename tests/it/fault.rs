@@ -5,6 +5,7 @@
 
 pub(crate) mod child;
 mod cuts;
+mod failing;
 pub(crate) mod folder;
 pub(crate) mod fs;
 mod fs_tests;

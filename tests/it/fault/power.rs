@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use refuge::coffer::{Backend, Error, Haystack, HaystackOptions};
+use refuge::coffer::{Backend, Error, Fs, Haystack, HaystackOptions};
 
 use super::cuts::judge_cuts;
 use super::fs::FaultFs;
@@ -23,15 +23,25 @@ const RECOVERIES: Count = Count { sample: 6, full: 60 };
 const POINTS_OF_RECOVERY: usize = 5;
 
 /// Opens a backend in a folder.
-type Open = fn(&Path) -> Result<Box<dyn Backend>, Error>;
+pub(crate) type Open = fn(&Path) -> Result<Box<dyn Backend>, Error>;
 
 /// Volumes so small that many fill within one run.
-fn haystack(folder: &Path) -> Result<Box<dyn Backend>, Error> {
+pub(crate) fn haystack(folder: &Path) -> Result<Box<dyn Backend>, Error> {
     let options = HaystackOptions {
         volume_bytes: 192 * 1024,
         ..HaystackOptions::default()
     };
     Ok(Box::new(Haystack::open(folder, options)?))
+}
+
+/// One file per blob.
+pub(crate) fn blob_files(folder: &Path) -> Result<Box<dyn Backend>, Error> {
+    Ok(Box::new(Fs::create(folder)?))
+}
+
+#[test]
+fn blob_files_keep_what_was_acknowledged_when_power_is_lost() {
+    survives_power_loss("fs", blob_files, Names::Strict);
 }
 
 #[test]
