@@ -80,10 +80,19 @@ pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
         repair: args.repair,
     };
     let counter = Counter::new("blobs checked");
-    let report = place
-        .store
-        .backend()
-        .check(options, &|blobs| counter.set(blobs))?;
+    let backend = place.store.backend();
+    let report = match &place.held {
+        Held::Folder(_) => backend.check(options, &|blobs| counter.set(blobs))?,
+        Held::Node(client) => {
+            let path = format!("/stores/{}/check", args.place.store);
+            let request = Request::new(Method::POST, path).patience(Patience::Long);
+            let checked: Checked = client.json(request.json(&Asked {
+                read_data: args.read_data,
+                repair: args.repair,
+            }))?;
+            checked.into()
+        }
+    };
     counter.end();
     let healthy = report.damaged.is_empty() && report.missing.is_empty() && report.notes.is_empty();
     let line = Line {
