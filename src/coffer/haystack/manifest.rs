@@ -7,7 +7,9 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
+use super::needle::{Header, Killed, Kind};
 use super::run::Run;
+use super::volume::SOLO;
 use crate::coffer::error::Error;
 use crate::durable::{self, Generation};
 
@@ -31,6 +33,17 @@ pub(super) struct Tally {
     pub(super) solo_bytes: u64,
     /// The shared volumes.
     pub(super) volumes: BTreeMap<u32, VolumeTally>,
+}
+
+impl Tally {
+    /// A deleted solo volume leaves no file, only the tombstone that names it. Its number must not be given
+    /// again: the tombstone would take the new volume away at the next start.
+    pub(super) fn use_up_solo(&mut self, header: &Header) {
+        let killed = Killed::from_plain_len(header.plain_len).volume;
+        if header.kind == Kind::Tombstone && killed & SOLO != 0 {
+            self.next_solo = self.next_solo.max((killed & !SOLO) + 1);
+        }
+    }
 }
 
 /// One shared volume.

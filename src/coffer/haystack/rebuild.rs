@@ -159,6 +159,7 @@ fn scan_volume(
             return Ok((offset, true));
         }
         tally.next_seq = tally.next_seq.max(header.seq + 1);
+        tally.use_up_solo(&header);
         sorter.push(record(number, offset, &header))?;
     }
     Ok((len.max(PAGE_BYTES), false))

@@ -76,6 +76,9 @@ pub(super) fn open(folder: &Path, options: HaystackOptions) -> Result<Core, Erro
             tally.next_solo = tally.next_solo.max((number & !SOLO) + 1);
             tail.extend(solo_needle(&volumes, number)?);
         }
+        for item in &tail {
+            tally.use_up_solo(&item.header);
+        }
         replay(&index, &volumes, &mut tally, tail)?;
     }
     let active = active_volume(&volumes, &tally, options.volume_bytes)?;

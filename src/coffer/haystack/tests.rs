@@ -318,3 +318,26 @@ fn a_group_that_meets_a_damaged_run_is_stored_after_the_index_was_mended() {
     assert_eq!(store.status().blobs, 101);
     assert!(group.iter().all(|packed| readable(&store, &packed.id())));
 }
+
+#[test]
+fn the_number_of_a_deleted_large_blob_is_not_given_again() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    let first = large(&store, 1);
+    store.delete(&[first]).unwrap();
+    kill(store);
+    for _ in 0..2 {
+        let store = open(folder.path());
+        let second = large(&store, 2);
+        kill(store);
+        assert!(
+            readable(&open(folder.path()), &second),
+            "the tombstone of the first took it away"
+        );
+    }
+    lose_index(folder.path());
+    let store = open(folder.path());
+    let third = large(&store, 3);
+    kill(store);
+    assert!(readable(&open(folder.path()), &third));
+}
