@@ -5,17 +5,23 @@
 
 pub(crate) mod child;
 mod cuts;
+mod disks;
+pub(crate) mod driver;
 mod failing;
 pub(crate) mod folder;
 pub(crate) mod fs;
 mod fs_tests;
 mod fuse;
 pub(crate) mod journal;
+mod killed;
+mod limits;
 mod load;
 pub(crate) mod loopdev;
 pub(crate) mod medium;
+mod node_power;
 pub(crate) mod pages;
 mod power;
 pub(crate) mod recording;
+mod rot;
 pub(crate) mod seed;
 pub(crate) mod strace;

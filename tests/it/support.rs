@@ -125,6 +125,47 @@ impl Node {
         rest.parse().expect("a loopback address")
     }
 
+    /// A connection to the plain listener that sends this token.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub(crate) fn client(&self, token: &str) -> io::Result<Http> {
+        let mut http = Http::connect(self.address())?;
+        http.token = Some(token.to_owned());
+        Ok(http)
+    }
+
+    /// Becomes the owner and returns a token that may everything.
+    ///
+    /// # Errors
+    /// When the node is claimed already, or refuses.
+    pub(crate) fn claim(&self) -> io::Result<String> {
+        let code = self
+            .ready
+            .claim_code
+            .as_deref()
+            .ok_or_else(|| io::Error::other("it has an owner"))?;
+        let mut http = Http::connect(self.address())?;
+        let json = ("content-type", "application/json");
+        let body = format!(r#"{{"account":"ada","code":"{code}","password":"correct horse battery"}}"#);
+        let claimed = http
+            .send("POST", "/api/claim", &[json], body.as_bytes())?
+            .accepted()?;
+        let cookie = claimed
+            .header("set-cookie")
+            .and_then(|cookie| cookie.split(';').next());
+        let cookie = cookie.ok_or_else(|| io::Error::other("no cookie"))?.to_owned();
+        let origin = format!("http://{}", self.address());
+        let headers = [json, ("cookie", &cookie), ("origin", &origin)];
+        let body = br#"{"label":"test","scopes":["admin"]}"#;
+        let made = http.send("POST", "/api/tokens", &headers, body)?.accepted()?;
+        let made: serde_json::Value = serde_json::from_slice(&made.body)?;
+        Ok(made["token"]
+            .as_str()
+            .ok_or_else(|| io::Error::other("no token"))?
+            .to_owned())
+    }
+
     /// Ends the node at once, as the kernel would for lack of memory.
     ///
     /// # Errors
@@ -142,20 +183,12 @@ impl Node {
         self.process.signal(Signal::SIGTERM)?;
         self.process.exit_within(ANSWER_WITHIN)
     }
-
-    /// Waits for a node that ends by itself.
-    ///
-    /// # Errors
-    /// When it does not end in time.
-    pub(crate) fn exit_within(self, deadline: Duration) -> io::Result<ExitStatus> {
-        self.process.exit_within(deadline)
-    }
 }
 
 /// A child whose output is read as it comes.
 pub(crate) struct Process {
     child: Child,
-    lines: Receiver<String>,
+    lines: Mutex<Receiver<String>>,
     stderr: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -185,11 +218,11 @@ impl Process {
                 kept.drain(..surplus);
             }
         });
-        Ok(Self { child, lines, stderr })
-    }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+        Ok(Self {
+            child,
+            lines: Mutex::new(lines),
+            stderr,
+        })
     }
 
     /// The next line of its output.
@@ -198,6 +231,8 @@ impl Process {
     /// When there is none in time, with what it said on standard error.
     pub(crate) fn line_within(&self, deadline: Duration) -> io::Result<String> {
         self.lines
+            .lock()
+            .expect("nobody panics with it")
             .recv_timeout(deadline)
             .map_err(|error| io::Error::other(format!("no line ({error}): {}", self.stderr_tail())))
     }
@@ -215,12 +250,10 @@ impl Process {
     /// When it had to be killed.
     pub(crate) fn exit_within(mut self, deadline: Duration) -> io::Result<ExitStatus> {
         let ends_at = Instant::now() + deadline;
+        let lines = self.lines.get_mut().expect("nobody panics with it");
         // The output ends with the process; what it says until then is not wanted any more.
         loop {
-            match self
-                .lines
-                .recv_timeout(ends_at.saturating_duration_since(Instant::now()))
-            {
+            match lines.recv_timeout(ends_at.saturating_duration_since(Instant::now())) {
                 Ok(_) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => return self.child.wait(),
                 Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -250,6 +283,7 @@ impl Drop for Process {
 /// One kept-alive connection to a plain listener.
 pub(crate) struct Http {
     stream: BufReader<TcpStream>,
+    address: SocketAddr,
     /// Sent with every request once set: a token.
     pub(crate) token: Option<String>,
 }
@@ -271,6 +305,22 @@ impl Answer {
             .map(|(_, value)| value.as_str())
     }
 
+    pub(crate) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// This answer, where it is a success.
+    ///
+    /// # Errors
+    /// With what it says otherwise.
+    pub(crate) fn accepted(self) -> io::Result<Self> {
+        if self.is_success() {
+            Ok(self)
+        } else {
+            Err(io::Error::other(format!("{}: {}", self.status, self.text())))
+        }
+    }
+
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -286,6 +336,7 @@ impl Http {
         stream.set_nodelay(true)?;
         Ok(Self {
             stream: BufReader::new(stream),
+            address,
             token: None,
         })
     }
@@ -313,7 +364,10 @@ impl Http {
         len: u64,
         mut body: impl Read,
     ) -> io::Result<Answer> {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len}\r\n");
+        let mut head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {len}\r\n",
+            self.address
+        );
         if let Some(token) = &self.token {
             head.push_str(&format!("authorization: Bearer {token}\r\n"));
         }

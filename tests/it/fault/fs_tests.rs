@@ -294,6 +294,19 @@ fn faults_hit_the_call_they_name() {
 }
 
 #[test]
+fn it_counts_what_wears_a_card() {
+    let Some(disk) = FaultFs::mount_or_skip(Names::Strict) else {
+        return;
+    };
+    fs::write(disk.path("file"), [1; 5000]).expect("a write");
+    flush(&disk.path("file"));
+    flush(&disk.path("file"));
+    assert_eq!(disk.written_bytes(), 5000);
+    assert_eq!(disk.flushed_bytes(), 8192, "two pages, once");
+    assert!(disk.changes() >= 4, "create, write, two flushes");
+}
+
+#[test]
 fn a_failed_flush_loses_its_data_for_good() {
     let Some(disk) = FaultFs::mount_or_skip(Names::Strict) else {
         return;

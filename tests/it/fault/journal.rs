@@ -223,14 +223,14 @@ impl Expectation {
         self.possible.keys().map(String::as_str)
     }
 
-    /// Keys that must be there, with the value each must have.
-    pub(crate) fn certain(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.possible
-            .iter()
-            .filter_map(|(key, values)| match values.iter().next() {
-                Some(Some(value)) if values.len() == 1 => Some((key.as_str(), value.as_str())),
-                _ => None,
-            })
+    /// The newest value a key may have.
+    pub(crate) fn value_of(&self, key: &str) -> Option<&str> {
+        self.possible.get(key)?.iter().next_back()?.as_deref()
+    }
+
+    /// Whether only one value is possible.
+    pub(crate) fn is_certain(&self, key: &str) -> bool {
+        self.possible.get(key).is_some_and(|values| values.len() == 1)
     }
 
     /// What is wrong with a state that was found: each sentence is an acknowledged operation lost, or data nobody sent.
@@ -281,10 +281,8 @@ mod tests {
         let remove = give(&journal, None);
         journal.end(None, remove, Outcome::Unknown);
         assert_eq!(may_be(&journal), [None, some("a")]);
-        assert_eq!(
-            journal.expected_at(2).certain().collect::<Vec<_>>(),
-            [("key", "a")]
-        );
+        assert_eq!(journal.expected_at(2).value_of("key"), Some("a"));
+        assert!(journal.expected_at(2).is_certain("key"));
     }
 
     #[test]

@@ -267,7 +267,7 @@ fn value_of(number: usize, class: Class) -> String {
 }
 
 fn class_of(number: usize) -> Class {
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         Class::Pinned
     } else {
         Class::Part
@@ -297,7 +297,7 @@ fn content(number: usize) -> Vec<u8> {
         (_, 1 | 2) => 1 + rng.below(100),
         _ => 1 + rng.below(9000),
     };
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         return rng.bytes(len);
     }
     let mut text = format!("blob {number} says the same again and again. ").into_bytes();

@@ -25,10 +25,11 @@ const POINTS_OF_RECOVERY: usize = 5;
 /// Opens a backend in a folder.
 pub(crate) type Open = fn(&Path) -> Result<Box<dyn Backend>, Error>;
 
-/// Volumes so small that many fill within one run.
+/// Volumes and checkpoints so small that there are many of each within one run.
 pub(crate) fn haystack(folder: &Path) -> Result<Box<dyn Backend>, Error> {
     let options = HaystackOptions {
         volume_bytes: 192 * 1024,
+        checkpoint_bytes: 96 * 1024,
         ..HaystackOptions::default()
     };
     Ok(Box::new(Haystack::open(folder, options)?))

@@ -10,12 +10,6 @@ use super::seed;
 /// The calls that change what a disk holds, as `strace` names them; a `?` allows a call that this machine does not have.
 pub(crate) const CHANGES: &str = "write,pwrite64,writev,pwritev,fsync,fdatasync,?rename,?renameat,renameat2,?link,linkat,?unlink,unlinkat,ftruncate";
 
-/// The calls that make data durable.
-pub(crate) const FLUSHES: &str = "fsync,fdatasync";
-
-/// The calls that take room on a disk.
-pub(crate) const ROOM: &str = "pwrite64,pwritev,ftruncate,fallocate";
-
 /// What happens at the `nth` call (from 1) of a set, counted over each thread of the process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Injection<'a> {
@@ -53,11 +47,6 @@ pub(crate) fn inject(command: &Command, injection: Injection<'_>, log: &Path) ->
             format!("inject={calls}:{what}:when={when}"),
         ],
     )
-}
-
-/// The command, run under `strace` without any injection, to see which calls it makes.
-pub(crate) fn observe(command: &Command, calls: &str, log: &Path) -> Command {
-    traced(command, log, &[format!("trace={calls}")])
 }
 
 fn traced(command: &Command, log: &Path, expressions: &[String]) -> Command {

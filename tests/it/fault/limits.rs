@@ -1,0 +1,200 @@
+//! Rows R26 and R30: little memory, few descriptors, and the SQLite that may be trusted.
+
+use std::io::Read;
+use std::process::Command;
+
+use super::driver::Claimed;
+use super::folder;
+use super::seed::{Count, Rng};
+use crate::support::{Http, Node, refuge};
+
+/// Bytes of the upload whose memory is measured.
+const UPLOAD_MIB: Count = Count {
+    sample: 192,
+    full: 2048,
+};
+
+/// The most an upload may add to the resident memory, in KiB.
+const UPLOAD_ADDS_KIB: u64 = 8 * 1024;
+
+/// Inserts on each connection of the hammer.
+const INSERTS: Count = Count {
+    sample: 150,
+    full: 20_000,
+};
+
+const CONNECTIONS: i64 = 8;
+
+/// The oldest SQLite without the race that loses commits when the log is reset (reliability.md).
+const SQLITE_OLDEST: i32 = 3_051_003;
+
+#[test]
+fn a_node_without_descriptors_says_so_and_goes_on() {
+    let claimed = Claimed::template();
+    let found = folder::scratch();
+    let data = found.path().join("data");
+    claimed.copy_to(&data);
+    let program = refuge().get_program().to_owned();
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""])
+        .arg(program)
+        .stdin(std::process::Stdio::null());
+    let node = Node::start_as(command, &data).expect("64 descriptors are enough to start");
+    let mut held: Vec<Http> = Vec::new();
+    let mut served = 0;
+    for n in 0..120_u64 {
+        // Refused, closed or answered: all are right, as long as the node lives.
+        let Ok(mut http) = node.client(&claimed.token) else {
+            continue;
+        };
+        match http.send("POST", "/blobs", &[], &Rng::fixed(n).bytes(2000)) {
+            Ok(answer) => {
+                assert!(
+                    answer.is_success() || answer.status == 503,
+                    "{}: {}",
+                    answer.status,
+                    answer.text()
+                );
+                served += 1;
+                held.push(http);
+            }
+            Err(_) => drop(http),
+        }
+    }
+    assert!(served >= 20, "only {served} were served");
+    drop(held);
+    let mut http = node.client(&claimed.token).expect("it listens");
+    let answer = http
+        .send("POST", "/blobs", &[], b"after the crowd")
+        .expect("an answer");
+    assert!(answer.is_success(), "{}: {}", answer.status, answer.text());
+    assert!(node.terminate().expect("it ends when asked").success());
+}
+
+#[test]
+fn a_large_upload_needs_a_window_of_memory() {
+    let claimed = Claimed::template();
+    // Not in memory: two gibibytes are too much of it.
+    let found = tempfile::tempdir().expect("a temporary folder");
+    let data = found.path().join("data");
+    claimed.copy_to(&data);
+    let node = Node::start(&data).expect("a node starts");
+    let mut http = node.client(&claimed.token).expect("it listens");
+    // The first of each kind makes what is made once: threads, pools, tables.
+    let warm = Rng::fixed(1).bytes(8 << 20);
+    assert!(
+        http.send("POST", "/blobs", &[], &warm)
+            .expect("an answer")
+            .is_success()
+    );
+    let before = resident_kib(&node, "VmRSS");
+    reset_peak(&node);
+    let len = UPLOAD_MIB.rounds() as u64 * (1 << 20);
+    let body = Repeated {
+        block: Rng::fixed(2).bytes(1 << 20),
+        at: 0,
+    }
+    .take(len);
+    let answer = http
+        .send_from("POST", "/blobs", &[], len, body)
+        .expect("an answer");
+    assert!(answer.is_success(), "{}: {}", answer.status, answer.text());
+    let added = resident_kib(&node, "VmHWM").saturating_sub(before);
+    assert!(
+        added <= UPLOAD_ADDS_KIB,
+        "{len} bytes added {added} KiB to the {before} KiB before"
+    );
+    node.terminate().expect("it ends when asked");
+}
+
+/// A block again and again, with a counter in it, so that no two parts are equal.
+struct Repeated {
+    block: Vec<u8>,
+    at: u64,
+}
+
+impl Read for Repeated {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let from = usize::try_from(self.at % self.block.len() as u64).expect("inside the block");
+        let len = buffer.len().min(self.block.len() - from);
+        buffer[..len].copy_from_slice(&self.block[from..from + len]);
+        if len >= 8 {
+            buffer[..8].copy_from_slice(&self.at.to_le_bytes());
+        }
+        self.at += len as u64;
+        Ok(len)
+    }
+}
+
+/// A line of `/proc/<pid>/status`, in KiB.
+fn resident_kib(node: &Node, line: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("a status");
+    let found = status
+        .lines()
+        .find(|found| found.starts_with(line))
+        .expect("the line");
+    found
+        .split_whitespace()
+        .nth(1)
+        .and_then(|kib| kib.parse().ok())
+        .expect("a number")
+}
+
+/// Begins the measurement of the peak anew (proc(5), clear_refs).
+fn reset_peak(node: &Node) {
+    std::fs::write(format!("/proc/{}/clear_refs", node.pid()), "5").expect("the kernel allows it");
+}
+
+#[test]
+fn sqlite_is_new_enough_and_keeps_commits_of_many_connections() {
+    assert!(
+        rusqlite::version_number() >= SQLITE_OLDEST,
+        "SQLite {} loses commits",
+        rusqlite::version()
+    );
+    let found = tempfile::tempdir().expect("a temporary folder");
+    let path = found.path().join("hammer.db");
+    let open = || {
+        let db = rusqlite::Connection::open(&path).expect("a database");
+        db.busy_timeout(std::time::Duration::from_secs(60))
+            .expect("a timeout");
+        db.pragma_update(None, "journal_mode", "WAL")
+            .expect("write-ahead log");
+        db.pragma_update(None, "wal_autocheckpoint", 8)
+            .expect("a checkpoint every few pages");
+        db
+    };
+    open()
+        .execute_batch("CREATE TABLE t (connection INTEGER, n INTEGER)")
+        .expect("a table");
+    let inserts = i64::try_from(INSERTS.rounds()).expect("a small number");
+    std::thread::scope(|scope| {
+        for connection in 0..CONNECTIONS {
+            scope.spawn(move || {
+                let db = open();
+                for n in 0..inserts {
+                    db.execute("INSERT INTO t VALUES (?1, ?2)", [connection, n])
+                        .expect("an insert");
+                    if n % 20 == connection {
+                        db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+                            .expect("a checkpoint");
+                    }
+                }
+            });
+        }
+    });
+    let db = open();
+    let kept: i64 = db
+        .query_row(
+            "SELECT count(DISTINCT connection * 1000000 + n) FROM t",
+            [],
+            |row| row.get(0),
+        )
+        .expect("a count");
+    assert_eq!(kept, CONNECTIONS * inserts);
+    let sound: String = db
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .expect("a check");
+    assert_eq!(sound, "ok");
+}
