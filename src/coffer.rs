@@ -113,6 +113,11 @@ impl Store {
         Packed::new(bytes, class, self.inner.compression)
     }
 
+    /// As [`Store::pack`], for bytes whose id was computed already: by [`BlobId::of`], from these very bytes.
+    pub fn pack_identified(&self, id: BlobId, bytes: Bytes, class: Class) -> Packed {
+        Packed::identified(id, bytes, class, self.inner.compression)
+    }
+
     /// What changes from now on. A subscriber that lags is told so and has to enumerate.
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.inner.changes.subscribe()

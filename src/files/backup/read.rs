@@ -100,13 +100,16 @@ impl<'a> Run<'a> {
         self.fill(folder, file.slot, None, None)
     }
 
-    /// `None` where it is not small any more.
+    /// `None` where it is not small any more, or has holes.
     fn read_one_small(&self, folder: &Path, fd: &OwnedFd, to_read: &ToRead) -> io::Result<Option<Small>> {
         let mut before = to_read.status;
         let mut tries = 0;
         loop {
             tries += 1;
             let mut file = open_file(fd, &to_read.name)?;
+            if has_holes(&mut file, &before)? {
+                return Ok(None);
+            }
             // One byte more than expected: if that comes too, the file grew.
             let mut bytes = vec![0; usize::try_from(before.size).unwrap_or(PART_BYTES_MIN) + 1];
             let len = read_up_to(&mut file, &mut bytes)?;
@@ -322,6 +325,17 @@ fn seek(file: &File, at: u64, whence: Whence) -> Result<u64, Errno> {
     let at = i64::try_from(at).map_err(|_| Errno::EOVERFLOW)?;
     let found = lseek64(file.as_fd(), at, whence)?;
     u64::try_from(found).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// Whether a file has holes. One that merely takes less room than it is long may be compressed by its file
+/// system.
+fn has_holes(file: &mut File, status: &Status) -> io::Result<bool> {
+    if status.allocated >= status.size {
+        return Ok(false);
+    }
+    let has_holes = seek(file, 0, Whence::SeekHole).is_ok_and(|hole| hole < status.size);
+    file.rewind()?;
+    Ok(has_holes)
 }
 
 /// Fills the buffer as far as the file goes; gives the bytes read.

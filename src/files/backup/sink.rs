@@ -80,8 +80,8 @@ impl<'a> Sink<'a> {
         if self.trusts_stat {
             missing = self.without_stored(missing)?;
         }
-        for (_, part) in missing {
-            self.put(self.store.pack(part, Class::Part))?;
+        for (id, part) in missing {
+            self.put(self.store.pack_identified(id, part, Class::Part))?;
         }
         Ok(ids)
     }

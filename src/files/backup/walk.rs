@@ -321,7 +321,7 @@ fn batches<'a>(folder: &Arc<Folder<'a>>, fd: &Arc<OwnedFd>, files: Vec<ToRead>) 
     tasks
 }
 
-/// Whether a file may be of several parts or have holes.
+/// Whether a file may be of several parts.
 pub(super) fn needs_more(status: &Status) -> bool {
-    status.size > PART_BYTES_MIN as u64 || status.allocated < status.size
+    status.size > PART_BYTES_MIN as u64
 }
