@@ -32,6 +32,7 @@ pub use checkpoint::Checkpoints;
 
 use super::Repository;
 use super::beneath::status_of;
+use super::chunk::Cutter;
 use super::error::Error;
 use super::pool::Pool;
 use super::progress::{Counts, Problem, Progress};
@@ -157,6 +158,7 @@ fn attempt(
         root_dev: status.dev,
         source,
         pool: Pool::new(Task::List(Arc::clone(&folder))),
+        cutters: Mutex::default(),
         done: Mutex::new(None),
     };
     let (tree, commit) = run.run(&folder)?;
@@ -230,6 +232,8 @@ struct Run<'a> {
     root_dev: u64,
     source: PathBuf,
     pool: Pool<Task<'a>>,
+    /// Windows that no large file is read through: making one costs more than cutting a small part.
+    cutters: Mutex<Vec<Cutter>>,
     /// The folder of the backup, when it is done.
     done: Mutex<Option<Kind>>,
 }
@@ -334,6 +338,12 @@ impl<'a> Run<'a> {
             change(&mut record);
             Ok(Some(record))
         })
+    }
+
+    fn lock_cutters(&self) -> MutexGuard<'_, Vec<Cutter>> {
+        self.cutters
+            .lock()
+            .expect("no thread panics while it takes a window")
     }
 
     fn now_nanos(&self) -> i128 {

@@ -184,7 +184,8 @@ impl<'a> Run<'a> {
         expect_file(&opened).map_err(failed)?;
         let mut segments = Vec::new();
         let mut size: u64 = 0;
-        let mut cutter = Cutter::new();
+        let idle = self.lock_cutters().pop();
+        let mut cutter = idle.unwrap_or_else(Cutter::new);
         let has_holes = before.allocated < before.size;
         while let Some(data) = next_data(&file, size, before.size, has_holes).map_err(failed)? {
             if data.hole > 0 {
@@ -212,6 +213,8 @@ impl<'a> Run<'a> {
                 break;
             }
         }
+        // One that a failure keeps is made again.
+        self.lock_cutters().push(cutter);
         let after = status_of(&file).map_err(|errno| failed(errno.into()))?;
         Ok(ReadLarge {
             file,
