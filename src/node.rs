@@ -117,7 +117,7 @@ struct Inner {
     health: Health,
     events: Events,
     /// Last, so that the folder is held until everything in it is closed.
-    folder: Folder,
+    _folder: Folder,
 }
 
 impl Node {
@@ -172,7 +172,7 @@ impl Node {
                 stores,
                 uploads,
                 events,
-                folder,
+                _folder: folder,
             }),
         })
     }

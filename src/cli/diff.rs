@@ -55,9 +55,9 @@ pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
         // Whoever reads the output may have gone.
         printed.as_ref().map_err(|_| files::Error::Cancelled).copied()
     })
-    .or_else(|error| match printed {
-        Err(printed) => Err(printed.into()),
-        Ok(()) => Err(anyhow::Error::from(error)),
+    .map_err(|error| match printed {
+        Err(printed) => printed.into(),
+        Ok(()) => anyhow::Error::from(error),
     })?;
     Ok(Exit::Done)
 }

@@ -39,7 +39,7 @@ impl PlaceArgs {
     /// Opens the place. With `create`, a data folder that is not there is made.
     pub(super) fn open(&self, session: &Session, create: bool) -> anyhow::Result<Place> {
         let access = self.access(create)?;
-        Ok(Place::open(access, &self.store, session.runtime.handle())?)
+        Place::open(access, &self.store, session.runtime.handle())
     }
 
     /// The certificate (DER) of the node that is meant, also of one that is not known yet.

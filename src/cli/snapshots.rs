@@ -76,7 +76,7 @@ fn history(record: &RefRecord, session: &mut Session) -> anyhow::Result<()> {
 fn overview(records: &[RefRecord], session: &mut Session) -> anyhow::Result<()> {
     if session.output.is_json() {
         for record in records {
-            for snapshot in record.latest() {
+            if let Some(snapshot) = record.latest() {
                 let line = Line {
                     name: &record.name,
                     snapshot,

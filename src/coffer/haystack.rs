@@ -207,6 +207,13 @@ impl Core {
     }
 
     /// Refuses what would use up the space kept for deletes.
+    #[cfg_attr(
+        target_pointer_width = "64",
+        expect(
+            clippy::useless_conversion,
+            reason = "where pointers have 32 bits, so have these counts"
+        )
+    )]
     fn has_room(&self) -> Result<(), Error> {
         let Ok(stat) = statvfs(&self.folder) else {
             return Ok(());
@@ -548,6 +555,13 @@ impl Core {
         self.flush()
     }
 
+    #[cfg_attr(
+        target_pointer_width = "64",
+        expect(
+            clippy::useless_conversion,
+            reason = "where pointers have 32 bits, so have these counts"
+        )
+    )]
     fn status(&self) -> Status {
         let writer = self.writer();
         let tally = writer.tally();

@@ -82,6 +82,9 @@ pub fn diff(
     Ok(())
 }
 
+/// What each of two folders has under one name.
+type Pair = (Option<Entry>, Option<Entry>);
+
 /// Two folders at the same path, read side by side.
 struct Level<'a> {
     path: PathBuf,
@@ -108,7 +111,7 @@ impl<'a> Level<'a> {
     }
 
     /// The next name and what each folder has there; `None` at the end of both.
-    fn next_pair(&mut self) -> Result<Option<(Option<Entry>, Option<Entry>)>, Error> {
+    fn next_pair(&mut self) -> Result<Option<Pair>, Error> {
         let order = match (peek(&mut self.first), peek(&mut self.second)) {
             (None, None) => return Ok(None),
             (Some(_), None) => Ordering::Less,

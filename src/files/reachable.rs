@@ -172,10 +172,10 @@ pub fn added(
                 waiting.push((*tree, trees));
             }
             let before: Vec<BlobId> = before.iter().flat_map(named_beside_tree).collect();
-            if let Some(id) = named_beside_tree(&entry.kind) {
-                if !before.contains(&id) {
-                    visit_beside_tree(store, &entry.kind, id, visit)?;
-                }
+            if let Some(id) = named_beside_tree(&entry.kind)
+                && !before.contains(&id)
+            {
+                visit_beside_tree(store, &entry.kind, id, visit)?;
             }
         }
     }

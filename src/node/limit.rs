@@ -7,6 +7,9 @@ use std::time::{Duration, SystemTime};
 /// Tries of one address in a minute.
 const PER_ADDRESS: usize = 5;
 
+/// The same as a count of failures.
+const PER_ADDRESS_FAILURES: u32 = 5;
+
 /// Tries of everyone together in a minute: each costs an argon2 hash of 19 MiB.
 const PER_NODE: usize = 15;
 
@@ -81,7 +84,7 @@ impl Limiter {
 
 impl Attempts {
     fn backed_off(&self, now: SystemTime) -> Result<(), Duration> {
-        let (Some(last), Some(beyond)) = (self.last, self.failures.checked_sub(PER_ADDRESS as u32)) else {
+        let (Some(last), Some(beyond)) = (self.last, self.failures.checked_sub(PER_ADDRESS_FAILURES)) else {
             return Ok(());
         };
         let wait = BACK_OFF_MIN
@@ -139,7 +142,8 @@ mod tests {
     }
 
     fn address(last: u16) -> IpAddr {
-        IpAddr::V4([10, 0, (last >> 8) as u8, last as u8].into())
+        let [high, low] = last.to_be_bytes();
+        IpAddr::V4([10, 0, high, low].into())
     }
 
     #[test]

@@ -174,10 +174,10 @@ impl Tokens {
             return;
         }
         ingested.order.push_back(key);
-        if ingested.order.len() > INGESTED_MAX {
-            if let Some(oldest) = ingested.order.pop_front() {
-                ingested.known.remove(&oldest);
-            }
+        if ingested.order.len() > INGESTED_MAX
+            && let Some(oldest) = ingested.order.pop_front()
+        {
+            ingested.known.remove(&oldest);
         }
     }
 

@@ -389,8 +389,8 @@ mod tests {
             volume: 1,
             offset: n * 8,
             len: n,
-            pinned: n % 2 == 0,
-            dead: n % 7 == 0,
+            pinned: n.is_multiple_of(2),
+            dead: n.is_multiple_of(7),
             alias: false,
         }
     }

@@ -25,6 +25,9 @@ use crate::durable;
 /// page that was acknowledged before.
 pub(super) const PAGE_BYTES: u64 = 4096;
 
+/// The same as the length of an array.
+const PAGE_LEN: usize = 4096;
+
 /// Marks the number of a solo volume.
 pub(super) const SOLO: u32 = 1 << 31;
 
@@ -105,7 +108,7 @@ impl Volume {
             path: path.to_owned(),
             what,
         };
-        let mut page = [0; PAGE_BYTES as usize];
+        let mut page = [0; PAGE_LEN];
         match file.read_exact_at(&mut page, 0) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(damaged("its first page is cut"));
@@ -340,13 +343,13 @@ fn is_unbegun(path: &Path) -> io::Result<bool> {
     if len != PAGE_BYTES {
         return Ok(len < PAGE_BYTES);
     }
-    let mut page = [0; PAGE_BYTES as usize];
+    let mut page = [0; PAGE_LEN];
     file.read_exact_at(&mut page, 0)?;
     Ok(&page[0..8] != MAGIC || page[CHECKED_BYTES..] != checksum(&page))
 }
 
-fn first_page(number: u32, key: &[u8; 32]) -> [u8; PAGE_BYTES as usize] {
-    let mut page = [0; PAGE_BYTES as usize];
+fn first_page(number: u32, key: &[u8; 32]) -> [u8; PAGE_LEN] {
+    let mut page = [0; PAGE_LEN];
     page[0..8].copy_from_slice(MAGIC);
     page[8..12].copy_from_slice(&FORMAT.to_le_bytes());
     page[12..16].copy_from_slice(&number.to_le_bytes());

@@ -209,10 +209,11 @@ impl<'a> State<'a> {
             return Ok(Next::Wait);
         }
         let has_more = self.names.as_ref().is_some_and(|names| names.len() > 0);
-        if !has_more && self.writer.is_untouched() {
-            if let Some(tree) = self.earlier.same_tree() {
-                return Ok(Next::Done(self.end(tree)));
-            }
+        if !has_more
+            && self.writer.is_untouched()
+            && let Some(tree) = self.earlier.same_tree()
+        {
+            return Ok(Next::Done(self.end(tree)));
         }
         for slot in std::mem::take(&mut self.slots) {
             if let Slot::Done(entry) = slot {

@@ -112,10 +112,10 @@ impl<'a> Run<'a> {
         let name = EntryName::new(first.file_name().unwrap_or_default().as_encoded_bytes());
         let first = name.map(|name| status_at(&folder, &name));
         let there = status_at(file.fd, &file.entry.name).map_err(failed)?;
-        if let Some(Ok(first)) = first {
-            if (first.dev, first.inode) == (there.dev, there.inode) {
-                return Ok(());
-            }
+        if let Some(Ok(first)) = first
+            && (first.dev, first.inode) == (there.dev, there.inode)
+        {
+            return Ok(());
         }
         let may_replace = match self.options.overwrite {
             Overwrite::Refuse => false,

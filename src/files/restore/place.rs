@@ -239,6 +239,14 @@ fn owner(meta: &Meta) -> (Option<Uid>, Option<Gid>) {
     (Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))
 }
 
+#[cfg_attr(
+    target_pointer_width = "64",
+    expect(
+        clippy::useless_conversion,
+        clippy::unnecessary_fallible_conversions,
+        reason = "seconds may have 32 bits"
+    )
+)]
 fn time_spec(time: Time) -> TimeSpec {
     // Where seconds have 32 bits, a later time becomes the latest there is.
     TimeSpec::new(

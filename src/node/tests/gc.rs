@@ -9,7 +9,7 @@ use proptest::test_runner::Config;
 use super::refs::{put_part, put_tree, record, ref_name, tree_json};
 use super::*;
 use crate::coffer::Class;
-use crate::id::BlobId;
+use crate::id::{BlobId, StoreName};
 
 async fn collect(node: &Node) -> Collected {
     let mut reports = node.gc().run(|| false).await.unwrap();
@@ -87,7 +87,7 @@ async fn nothing_is_freed_while_a_tree_cannot_be_read() {
     move_ref(node, "a", &[tree]).await.unwrap();
     bench.pass(3 * DAY);
     collect(node).await;
-    node.store(&crate::id::StoreName::main())
+    node.store(&StoreName::main())
         .unwrap()
         .backend()
         .delete(&[tree])

@@ -74,7 +74,7 @@ fn s5_a_foreign_host_is_turned_away_before_anything_else() {
         format!("GET /blobs HTTP/1.1\r\nHost: localhost:{port}\r\nHost: localhost:{port}\r\n"),
         "GET /blobs HTTP/1.1\r\nHost:\r\n".to_owned(),
         format!("GET http://evil.com/blobs HTTP/1.1\r\nHost: localhost:{port}\r\n"),
-        format!("GET http://evil.com/blobs HTTP/1.1\r\nHost: evil.com\r\n"),
+        "GET http://evil.com/blobs HTTP/1.1\r\nHost: evil.com\r\n".to_owned(),
     ] {
         let wire = format!("{lines}Authorization: Bearer {token}\r\nConnection: close\r\n\r\n");
         let status = exchange(served.plain, wire.as_bytes(), false).status;
