@@ -24,9 +24,16 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new() -> Bench {
+        Bench::on(BackendSettings::Memory {})
+    }
+
+    /// A node whose main store is of that kind.
+    pub(super) fn on(backend: BackendSettings) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let now_s = Arc::new(AtomicU64::new(1_800_000_000));
-        let node = Node::open(options(&dir, &now_s)).unwrap();
+        let mut options = options(&dir, &now_s);
+        options.main_store.backend = backend;
+        let node = Node::open(options).unwrap();
         Bench { dir, node, now_s }
     }
 

@@ -117,9 +117,8 @@ async fn a_run_that_is_stopped_frees_nothing_it_did_not_judge_and_the_next_goes_
 
 /// Everybody puts, names and drops the same few parts while a collector runs again and again. The clock moves
 /// only between two backups: nobody's part waits a day while it is being named.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn backups_beside_a_collector_never_lose_a_part() {
-    let bench = Arc::new(Bench::new());
+async fn back_up_beside_a_collector(backend: BackendSettings) {
+    let bench = Arc::new(Bench::on(backend));
     let between = Arc::new(tokio::sync::RwLock::new(()));
     let over = Arc::new(AtomicBool::new(false));
     let collector = {
@@ -184,6 +183,35 @@ async fn backups_beside_a_collector_never_lose_a_part() {
         }
     }
     assert!(freed > 0, "the collector had nothing to do");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn backups_beside_a_collector_never_lose_a_part() {
+    back_up_beside_a_collector(BackendSettings::Memory {}).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nor_do_they_in_a_haystack_that_is_compacted_meanwhile() {
+    back_up_beside_a_collector(BackendSettings::Haystack { volume_bytes: 0 }).await;
+}
+
+#[tokio::test]
+async fn a_haystack_keeps_what_is_named_over_restarts_and_collections() {
+    let bench = Bench::on(BackendSettings::Haystack { volume_bytes: 0 });
+    let (part, other) = (
+        put_part(&bench.node, "part").await,
+        put_part(&bench.node, "other").await,
+    );
+    let tree = put_tree(&bench.node, &[part]).await;
+    move_ref(&bench.node, "a", &[tree]).await.unwrap();
+    bench.pass(3 * DAY);
+    assert_eq!(collect(&bench.node).await.waiting, 1);
+    let bench = bench.restart();
+    bench.pass(DAY);
+    assert_eq!(collect(&bench.node).await.freed, 1);
+    let bench = bench.restart();
+    assert!(stored(&bench.node, part).await && !stored(&bench.node, other).await);
+    assert_eq!(bench.node.health().report().state, HealthState::Ready);
 }
 
 #[derive(Debug, Clone)]
