@@ -9,7 +9,7 @@ mod error;
 mod migrate;
 mod open;
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -53,6 +53,9 @@ impl Database {
         open::assert_version(rusqlite::version_number())?;
         let located = |error| locate(error, path);
         let is_new = !path.exists();
+        if is_new {
+            make_private(path)?;
+        }
         let mut connection = open::writer(path).map_err(located)?;
         if let Some(what) = open::integrity(&connection).map_err(|error| locate(error.into(), path))? {
             return Err(Error::Corrupt {
@@ -195,6 +198,22 @@ pub fn set_aside(path: &Path) -> Result<PathBuf, Error> {
     Ok(aside)
 }
 
+/// Makes an empty file that only its owner reads; SQLite gives its log the same mode.
+fn make_private(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = OpenOptions::new();
+    let made = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path);
+    made.map(|_| ()).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// Flushes the folder that holds `path`, so that its name is durable.
 fn sync_folder_of(path: &Path) -> Result<(), Error> {
     let folder = path.parent().unwrap_or(Path::new("."));
@@ -270,6 +289,11 @@ mod tests {
             Ok(c.query_row("SELECT count(*) FROM kept", [], |row| row.get(0))?)
         };
         assert_eq!(database.read(count).await.unwrap(), 1);
+        for file in ["a.db", "a.db-wal"] {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{file}");
+        }
         let written = database
             .read(|c| -> Result<(), Error> { Ok(c.execute_batch("DELETE FROM kept")?) })
             .await;

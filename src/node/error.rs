@@ -370,6 +370,8 @@ impl From<db::Error> for Error {
                 Error::Folder(FolderError::Newer { path, found, known })
             }
             db::Error::Closing => Error::Busy,
+            db::Error::Io { path, source } => Error::io(&path, source),
+            db::Error::ReadOnly { reason, .. } => Error::ReadOnly { reason },
             other => Error::Internal(Cause::Database(other)),
         }
     }
