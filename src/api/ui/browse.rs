@@ -141,7 +141,7 @@ fn crumbs(spot: &Spot) -> Markup {
 fn snapshots(spot: &Spot, record: &RefRecord) -> Markup {
     let path = String::from_utf8(spot.path.clone()).ok();
     html! {
-        form.row.between method="get" action="/browse" {
+        form.row.choice method="get" action="/browse" {
             input type="hidden" name="ref" value=(spot.name);
             input type="hidden" name="store" value=(spot.store);
             @if let Some(path) = path { input type="hidden" name="path" value=(path); }
