@@ -9,6 +9,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use tokio::sync::Semaphore;
+
 use super::error::{Error, Kind};
 use super::events::{Event, Events};
 use crate::coffer::Store;
@@ -36,6 +38,9 @@ pub(super) struct CheckedRefs {
     store: Store,
     local: LocalRefs,
     events: Events,
+    /// One move at a time gets a thread: moves that wait for a collector must not take the threads that the
+    /// puts need which the collector waits for.
+    turn: Arc<Semaphore>,
     moving: Mutex<()>,
     /// How often a ref moved.
     moves: AtomicU64,
@@ -89,8 +94,12 @@ impl Refs {
         expected: Option<RefVersion>,
         next: Option<RefRecord>,
     ) -> Result<RefVersion, Error> {
+        let turn = Arc::clone(&self.checked.turn).acquire_owned().await;
+        let turn = turn.map_err(|_| Error::Busy)?;
         let checked = Arc::clone(&self.checked);
         db::crossing(move || {
+            // Goes with the work, not with whoever waits for it.
+            let _turn = turn;
             let held = checked.hold();
             let mut missing = checked.missing(&name, next.as_ref(), INCOMPLETE_NAMED_MAX + 1)?;
             if !missing.is_empty() {
@@ -117,6 +126,7 @@ impl CheckedRefs {
             store,
             local: LocalRefs::open(folder)?,
             events,
+            turn: Arc::new(Semaphore::new(1)),
             moving: Mutex::new(()),
             moves: AtomicU64::new(0),
         })
