@@ -27,6 +27,7 @@ mod haystack;
 mod memory;
 mod receive;
 mod remote;
+mod space;
 
 use std::sync::Arc;
 

@@ -52,6 +52,7 @@ use super::backend::{
 };
 use super::error::Error;
 use super::frame::Packed;
+use super::space;
 use crate::id::{BlobId, Sha256Id};
 use count::Counts;
 use incoming::FsIncoming;
@@ -95,7 +96,7 @@ impl Fs {
 impl Backend for Fs {
     fn append(&self, batch: &[Packed]) -> Result<Vec<Put>, Error> {
         self.place.writable()?;
-        self.place.room_for(batch.iter().map(Packed::len).sum())?;
+        space::room_for(self.place.root(), batch.iter().map(Packed::len).sum())?;
         batch
             .iter()
             .map(|packed| self.pending.append(&self.place, packed))
@@ -163,7 +164,7 @@ impl Backend for Fs {
             plain_bytes: counts.plain_bytes,
             stored_bytes: counts.plain_bytes,
             dead_bytes: 0,
-            free_bytes: self.place.free_bytes(),
+            free_bytes: space::free_bytes(self.place.root()),
             read_only: self.place.read_only(),
             quarantined: counts.quarantined,
         }

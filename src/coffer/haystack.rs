@@ -44,13 +44,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use nix::sys::statvfs::statvfs;
-
 use super::backend::{
     Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat, Status,
 };
 use super::error::Error;
 use super::frame::{Compression, Packed};
+use super::space;
 use crate::id::{BlobId, Sha256Id};
 use index::Index;
 use needle::{HEADER_BYTES, Header, Killed, Kind, alias_key};
@@ -61,9 +60,6 @@ use writer::{Change, Effect, Writer};
 
 /// Entries in memory before a checkpoint: about 5 MiB.
 const TABLE_ENTRIES_MAX: usize = 48 * 1024;
-
-/// Space kept free for deletes: this, or a fiftieth of a small disk.
-const RESERVE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Settings of a haystack.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,17 +211,7 @@ impl Core {
         )
     )]
     fn has_room(&self) -> Result<(), Error> {
-        let Ok(stat) = statvfs(&self.folder) else {
-            return Ok(());
-        };
-        let unit = u64::from(stat.fragment_size());
-        let reserve = RESERVE_BYTES_MAX.min(u64::from(stat.blocks()) * unit / 50);
-        if u64::from(stat.blocks_available()) * unit < reserve {
-            return Err(Error::NoSpace {
-                path: self.folder.clone(),
-            });
-        }
-        Ok(())
+        space::room_for(&self.folder, 0)
     }
 
     /// The newest entry of an id, flushed or not; deleted ones are none.
@@ -569,15 +555,12 @@ impl Core {
             writer.shared_bytes(),
             tally.volumes.values().map(|volume| volume.live).sum(),
         );
-        let free = statvfs(&self.folder)
-            .ok()
-            .map(|stat| u64::from(stat.blocks_available()) * u64::from(stat.fragment_size()));
         Status {
             blobs: tally.blobs,
             plain_bytes: tally.plain_bytes,
             stored_bytes: shared + tally.solo_bytes,
             dead_bytes: shared.saturating_sub(live),
-            free_bytes: free,
+            free_bytes: space::free_bytes(&self.folder),
             read_only: self
                 .fault
                 .lock()

@@ -10,6 +10,7 @@ use super::place::{Folder, NewBlob, Place, Temp};
 use crate::coffer::backend::{Class, Incoming, Put, Stat};
 use crate::coffer::error::Error;
 use crate::coffer::frame::{FRAME_BYTES, Tree};
+use crate::coffer::space;
 use crate::id::BlobId;
 
 pub(super) struct FsIncoming {
@@ -24,7 +25,7 @@ pub(super) struct FsIncoming {
 
 impl FsIncoming {
     pub(super) fn begin(place: Arc<Place>, class: Class) -> Result<FsIncoming, Error> {
-        place.room_for(0)?;
+        space::room_for(place.root(), 0)?;
         let file = place.temp()?;
         Ok(FsIncoming {
             place,
@@ -38,7 +39,7 @@ impl FsIncoming {
     fn push(&mut self, frame: &[u8]) -> Result<(), Error> {
         let (temp, mut file) = self.file.take().ok_or(Error::Busy)?;
         self.place.writable()?;
-        self.place.room_for(frame.len() as u64)?;
+        space::room_for(self.place.root(), frame.len() as u64)?;
         file.write_all(frame)
             .map_err(|source| self.place.failed(&temp.path, source))?;
         self.tree.push(frame, frame.len(), false);

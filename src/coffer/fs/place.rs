@@ -9,7 +9,6 @@ use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use data_encoding::HEXLOWER;
 use nix::errno::Errno;
-use nix::sys::statvfs::statvfs;
 
 use super::count::Counters;
 use super::layout::{self, Leaf};
@@ -17,9 +16,6 @@ use super::marker;
 use crate::coffer::backend::{Class, Stat};
 use crate::coffer::error::Error;
 use crate::id::BlobId;
-
-/// The most that is kept free for deletes, in bytes; a fiftieth of the disk where that is less.
-const RESERVE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// A folder of blobs, and what this process knows of it.
 #[derive(Debug)]
@@ -117,32 +113,6 @@ impl Place {
             }
             passing => passing,
         }
-    }
-
-    /// Refuses `bytes` more where they would go into what is kept for deletes.
-    pub(super) fn room_for(&self, bytes: u64) -> Result<(), Error> {
-        let Some((free, all)) = self.space() else {
-            return Ok(());
-        };
-        let reserve = RESERVE_BYTES_MAX.min(all / 50);
-        if free < reserve.saturating_add(bytes) {
-            return Err(Error::NoSpace {
-                path: self.root.clone(),
-            });
-        }
-        Ok(())
-    }
-
-    pub(super) fn free_bytes(&self) -> Option<u64> {
-        self.space().map(|(free, _)| free)
-    }
-
-    /// Free and all bytes of the file system, where it can tell.
-    fn space(&self) -> Option<(u64, u64)> {
-        let found = statvfs(&self.root).ok()?;
-        let bytes = |blocks| wide(found.fragment_size()).saturating_mul(blocks);
-        let (free, all) = (bytes(wide(found.blocks_available())), bytes(wide(found.blocks())));
-        (all > 0).then_some((free, all))
     }
 
     /// Starts a file under a name that nobody else has.
@@ -418,11 +388,6 @@ impl OpenFolder {
             Err(source) => Err(Error::io(&path, source)),
         }
     }
-}
-
-/// The fields of statvfs are narrower on 32 bits.
-fn wide(field: impl Into<u64>) -> u64 {
-    field.into()
 }
 
 fn blob_stat(id: &BlobId, class: Class, metadata: &Metadata) -> Option<Stat> {
