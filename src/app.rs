@@ -5,6 +5,8 @@ mod housekeeping;
 mod outcome;
 mod place;
 mod processor;
+#[cfg(test)]
+mod remote_contract;
 mod runtime;
 mod supervise;
 

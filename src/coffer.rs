@@ -19,7 +19,7 @@
 mod backend;
 mod commit;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 mod error;
 mod frame;
 mod fs;

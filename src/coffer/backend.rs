@@ -52,7 +52,7 @@ pub struct Put {
 }
 
 /// The state of a store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
     /// Blobs stored.
     pub blobs: u64,

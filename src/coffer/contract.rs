@@ -25,17 +25,17 @@ use super::haystack::{Haystack, HaystackOptions};
 use super::memory::Memory;
 use crate::id::BlobId;
 
-pub(super) use model::agrees_with_the_model;
-pub(super) use puts::*;
-pub(super) use reads::*;
-pub(super) use rest::*;
+pub(crate) use model::agrees_with_the_model;
+pub(crate) use puts::*;
+pub(crate) use reads::*;
+pub(crate) use rest::*;
 
 /// Opens, and where nothing is there makes, a backend in a folder.
-pub(super) type Open = fn(&Path) -> Box<dyn Backend>;
+pub(crate) type Open = fn(&Path) -> Box<dyn Backend>;
 
 /// What a backend still has after it was dropped and opened again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keeps {
+pub(crate) enum Keeps {
     /// Everything that was durable.
     Everything,
     /// Nothing: reopening is not tested.
@@ -82,7 +82,7 @@ macro_rules! contract {
         })*
     };
 }
-pub(super) use contract;
+pub(crate) use contract;
 
 contract!(memory, |_folder| Box::new(Memory::new()), Keeps::Nothing);
 
@@ -107,14 +107,14 @@ contract!(
 );
 
 /// A backend under test and the folder it lives in.
-pub(super) struct Subject {
+pub(crate) struct Subject {
     folder: TempDir,
     open: Open,
     keeps: Keeps,
 }
 
 impl Subject {
-    pub(super) fn new(open: Open, keeps: Keeps) -> Subject {
+    pub(crate) fn new(open: Open, keeps: Keeps) -> Subject {
         Subject {
             folder: folder(),
             open,
@@ -123,7 +123,7 @@ impl Subject {
     }
 
     /// The backend, opened; again where it was open before.
-    pub(super) fn open(&self) -> Arc<dyn Backend> {
+    pub(crate) fn open(&self) -> Arc<dyn Backend> {
         Arc::from((self.open)(self.folder.path()))
     }
 
@@ -140,14 +140,14 @@ impl Subject {
 }
 
 /// A folder for a test, in memory where that can be had: what is flushed matters here, not how long it takes.
-pub(super) fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .expect("a folder for the test")
 }
 
 /// Bytes that do not compress, the same for the same seed.
-pub(super) fn noise(seed: usize, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: usize, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     Hasher::new()
         .update(&(seed as u64).to_le_bytes())
@@ -157,25 +157,25 @@ pub(super) fn noise(seed: usize, len: usize) -> Vec<u8> {
 }
 
 /// Bytes that compress well, the same for the same seed.
-pub(super) fn prose(seed: usize, len: usize) -> Vec<u8> {
+pub(crate) fn prose(seed: usize, len: usize) -> Vec<u8> {
     let line = format!("{seed} bottles on the wall. ");
     line.bytes().cycle().take(len).collect()
 }
 
 /// A blob made ready as a store does it.
-pub(super) fn packed(bytes: &[u8], class: Class) -> Packed {
+pub(crate) fn packed(bytes: &[u8], class: Class) -> Packed {
     Packed::new(Bytes::copy_from_slice(bytes), class, Compression::default())
 }
 
 /// Puts a small blob by itself.
-pub(super) fn put(backend: &dyn Backend, bytes: &[u8], class: Class) -> Put {
+pub(crate) fn put(backend: &dyn Backend, bytes: &[u8], class: Class) -> Put {
     let puts = backend.append(&[packed(bytes, class)]).expect("append");
     backend.flush().expect("flush");
     puts[0]
 }
 
 /// Streams a blob in pieces that match no frame.
-pub(super) fn stream(
+pub(crate) fn stream(
     backend: &dyn Backend,
     bytes: &[u8],
     class: Class,
@@ -189,20 +189,20 @@ pub(super) fn stream(
 }
 
 /// A blob's bytes, `None` where it is not stored.
-pub(super) fn content(backend: &dyn Backend, id: &BlobId) -> Option<Bytes> {
+pub(crate) fn content(backend: &dyn Backend, id: &BlobId) -> Option<Bytes> {
     let mut reader = backend.open(id).expect("open")?;
     Some(read_whole(&mut *reader, usize::MAX).expect("a whole blob"))
 }
 
 /// What is known of one blob.
-pub(super) fn stat(backend: &dyn Backend, id: &BlobId) -> Option<Stat> {
+pub(crate) fn stat(backend: &dyn Backend, id: &BlobId) -> Option<Stat> {
     let stats = backend.stat(&[*id]).expect("stat");
     assert_eq!(stats.len(), 1);
     stats[0]
 }
 
 /// All blobs, as listed.
-pub(super) fn listed(backend: &dyn Backend, after: Option<BlobId>) -> Vec<Stat> {
+pub(crate) fn listed(backend: &dyn Backend, after: Option<BlobId>) -> Vec<Stat> {
     let listing = backend.list(after).expect("list");
     listing.map(|item| item.expect("a listed blob")).collect()
 }

@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard};
 use bytes::{Bytes, BytesMut};
 
 use self::download::open_download;
-use self::wire::{BatchAnswer, Deleted, Lines, Stats, class_text, record_head};
+use self::wire::{BatchAnswer, Deleted, Lines, Stats, StoreAnswer, class_text, record_head};
 use super::backend::{
     Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat, Status,
 };
@@ -38,6 +38,8 @@ pub struct Remote {
     client: Client,
     /// The path of the store's blobs: `/blobs` or `/stores/NAME/blobs`.
     blobs: String,
+    /// The path of the store itself.
+    store: String,
     pending: Mutex<Pending>,
     /// Held while a batch is on its way, so that what another thread waits for is not sent twice.
     sending: Mutex<()>,
@@ -60,6 +62,7 @@ impl Remote {
         Remote {
             client,
             blobs,
+            store: format!("/stores/{name}"),
             pending: Mutex::default(),
             sending: Mutex::default(),
         }
@@ -309,17 +312,12 @@ impl Backend for Remote {
         Ok(report)
     }
 
-    /// What only the node can tell is zero here; `GET /stores` tells it.
+    /// As the node tells. It can't be asked from async code, and may not answer: everything is zero then.
     fn status(&self) -> Status {
-        Status {
-            blobs: 0,
-            plain_bytes: 0,
-            stored_bytes: 0,
-            dead_bytes: 0,
-            free_bytes: None,
-            read_only: None,
-            quarantined: 0,
-        }
+        let may_block = tokio::runtime::Handle::try_current().is_err();
+        let request = Request::new(Method::GET, self.store.clone());
+        let answer: Option<StoreAnswer> = may_block.then(|| self.client.json(request).ok()).flatten();
+        answer.map_or_else(Status::default, |answer| answer.status.into())
     }
 }
 

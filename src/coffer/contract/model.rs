@@ -45,7 +45,7 @@ enum Expect {
     Wrong,
 }
 
-pub(in crate::coffer) fn agrees_with_the_model(subject: &Subject) {
+pub(crate) fn agrees_with_the_model(subject: &Subject) {
     let is_long = std::env::var_os("REFUGE_LONG").is_some_and(|value| value == "1");
     let mut runner = TestRunner::new(ProptestConfig {
         cases: if is_long { CASES_LONG } else { CASES },

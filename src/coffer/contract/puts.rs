@@ -22,7 +22,7 @@ const EDGES: [usize; 9] = [
     PACKED_BYTES_MAX,
 ];
 
-pub(in crate::coffer) fn what_was_appended_shows_after_the_flush_and_not_before(subject: &Subject) {
+pub(crate) fn what_was_appended_shows_after_the_flush_and_not_before(subject: &Subject) {
     let backend = subject.open();
     let (one, two) = (noise(1, 5000), prose(2, 70_000));
     let batch = [packed(&one, Class::Part), packed(&two, Class::Pinned)];
@@ -43,7 +43,7 @@ pub(in crate::coffer) fn what_was_appended_shows_after_the_flush_and_not_before(
     assert_eq!(listed(&*backend, None).len(), 2);
 }
 
-pub(in crate::coffer) fn putting_again_keeps_one_copy_and_says_so(subject: &Subject) {
+pub(crate) fn putting_again_keeps_one_copy_and_says_so(subject: &Subject) {
     let backend = subject.open();
     let bytes = noise(1, 3000);
     let blob = packed(&bytes, Class::Part);
@@ -66,7 +66,7 @@ pub(in crate::coffer) fn putting_again_keeps_one_copy_and_says_so(subject: &Subj
     assert_eq!(backend.status().blobs, 2);
 }
 
-pub(in crate::coffer) fn small_blobs_of_every_edge_size_come_back(subject: &Subject) {
+pub(crate) fn small_blobs_of_every_edge_size_come_back(subject: &Subject) {
     let backend = subject.open();
     for (bytes, class) in edges() {
         let put = put(&*backend, &bytes, class);
@@ -79,7 +79,7 @@ pub(in crate::coffer) fn small_blobs_of_every_edge_size_come_back(subject: &Subj
     }
 }
 
-pub(in crate::coffer) fn streams_of_every_edge_size_come_back(subject: &Subject) {
+pub(crate) fn streams_of_every_edge_size_come_back(subject: &Subject) {
     let backend = subject.open();
     let longer = noise(9, PACKED_BYTES_MAX + FRAME_BYTES + 7);
     let all = || edges().chain([(longer.clone(), Class::Pinned)]);
@@ -102,7 +102,7 @@ fn edges() -> impl Iterator<Item = (Vec<u8>, Class)> {
     incompressible.into_iter().chain(compressible.into_iter().skip(2))
 }
 
-pub(in crate::coffer) fn a_wrong_expected_id_keeps_nothing(subject: &Subject) {
+pub(crate) fn a_wrong_expected_id_keeps_nothing(subject: &Subject) {
     let backend = subject.open();
     let wrong = BlobId::of(b"something else");
     for len in [0, 1, FRAME_BYTES, 3 * FRAME_BYTES + 1] {
@@ -124,7 +124,7 @@ pub(in crate::coffer) fn a_wrong_expected_id_keeps_nothing(subject: &Subject) {
     assert_eq!(backend.status().blobs, 0);
 }
 
-pub(in crate::coffer) fn a_dropped_stream_leaves_nothing(subject: &Subject) {
+pub(crate) fn a_dropped_stream_leaves_nothing(subject: &Subject) {
     let backend = subject.open();
     let bytes = noise(1, 2 * FRAME_BYTES + 5);
     for sent in [0, 1, FRAME_BYTES, bytes.len()] {
@@ -141,7 +141,7 @@ pub(in crate::coffer) fn a_dropped_stream_leaves_nothing(subject: &Subject) {
     assert_stored(&*backend, &bytes, Class::Part);
 }
 
-pub(in crate::coffer) fn one_blob_streamed_twice_at_once_is_stored_once(subject: &Subject) {
+pub(crate) fn one_blob_streamed_twice_at_once_is_stored_once(subject: &Subject) {
     let backend = subject.open();
     let bytes = noise(1, 2 * FRAME_BYTES + 5);
     let mut one = backend.begin(Class::Part).unwrap();
@@ -158,7 +158,7 @@ pub(in crate::coffer) fn one_blob_streamed_twice_at_once_is_stored_once(subject:
     assert_eq!((listed(&*backend, None).len(), backend.status().blobs), (1, 1));
 }
 
-pub(in crate::coffer) fn threads_putting_the_same_blob_all_succeed(subject: &Subject) {
+pub(crate) fn threads_putting_the_same_blob_all_succeed(subject: &Subject) {
     const THREADS: usize = 4;
     let backend = subject.open();
     for round in 0..8 {
@@ -184,7 +184,7 @@ pub(in crate::coffer) fn threads_putting_the_same_blob_all_succeed(subject: &Sub
     assert_eq!((listed(&*backend, None).len(), backend.status().blobs), (16, 16));
 }
 
-pub(in crate::coffer) fn threads_see_their_own_blobs_after_their_own_flush(subject: &Subject) {
+pub(crate) fn threads_see_their_own_blobs_after_their_own_flush(subject: &Subject) {
     const BLOBS: usize = 40;
     let backend = subject.open();
     let run = |backend: &dyn Backend, thread: usize| {
@@ -206,7 +206,7 @@ pub(in crate::coffer) fn threads_see_their_own_blobs_after_their_own_flush(subje
     assert_eq!(listed(&*backend, None).len(), 4 * BLOBS);
 }
 
-pub(in crate::coffer) fn classes_only_rise(subject: &Subject) {
+pub(crate) fn classes_only_rise(subject: &Subject) {
     let mut backend = subject.open();
     type Way = fn(&dyn Backend, &[u8], Class) -> Put;
     let ways: [Way; 2] = [put, |backend, bytes, class| {

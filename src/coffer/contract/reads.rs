@@ -6,7 +6,7 @@ use crate::coffer::error::Error;
 use crate::coffer::frame::FRAME_BYTES;
 use crate::id::BlobId;
 
-pub(in crate::coffer) fn what_is_read_at_any_offset_is_the_blob(subject: &Subject) {
+pub(crate) fn what_is_read_at_any_offset_is_the_blob(subject: &Subject) {
     let backend = subject.open();
     let frame = FRAME_BYTES as u64;
     for bytes in [
@@ -55,7 +55,7 @@ fn assert_reads(reader: &mut dyn Reader, bytes: &[u8], offset: u64) {
     assert!(rest.starts_with(&read), "at {offset} of {}", bytes.len());
 }
 
-pub(in crate::coffer) fn readers_outlive_what_happens_to_other_blobs(subject: &Subject) {
+pub(crate) fn readers_outlive_what_happens_to_other_blobs(subject: &Subject) {
     let backend = subject.open();
     let bytes = noise(1, 3 * FRAME_BYTES);
     stream(&*backend, &bytes, Class::Part, None).unwrap();
@@ -69,7 +69,7 @@ pub(in crate::coffer) fn readers_outlive_what_happens_to_other_blobs(subject: &S
     assert!(read_whole(&mut *reader, bytes.len()).unwrap() == bytes);
 }
 
-pub(in crate::coffer) fn a_list_is_sorted_and_goes_on_after_any_id(subject: &Subject) {
+pub(crate) fn a_list_is_sorted_and_goes_on_after_any_id(subject: &Subject) {
     let backend = subject.open();
     assert_eq!(listed(&*backend, None), []);
     let mut expected: Vec<Stat> = (0..600)
@@ -117,7 +117,7 @@ fn append(backend: &dyn Backend, bytes: &[u8], class: Class) -> BlobId {
     backend.append(&[super::packed(bytes, class)]).unwrap()[0].id
 }
 
-pub(in crate::coffer) fn a_list_survives_changes_while_it_is_read(subject: &Subject) {
+pub(crate) fn a_list_survives_changes_while_it_is_read(subject: &Subject) {
     let backend = subject.open();
     let ids: Vec<BlobId> = (0..300)
         .map(|n| append(&*backend, &noise(n, 100), Class::Part))
@@ -142,7 +142,7 @@ pub(in crate::coffer) fn a_list_survives_changes_while_it_is_read(subject: &Subj
     assert_eq!(now.len(), 300);
 }
 
-pub(in crate::coffer) fn stat_answers_in_the_order_asked(subject: &Subject) {
+pub(crate) fn stat_answers_in_the_order_asked(subject: &Subject) {
     let backend = subject.open();
     let one = put(&*backend, b"one", Class::Part).id;
     let two = put(&*backend, b"number two", Class::Pinned).id;

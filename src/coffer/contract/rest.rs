@@ -7,7 +7,7 @@ use crate::coffer::backend::{Backend, CheckOptions, CheckReport, Class, read_who
 use crate::coffer::frame::FRAME_BYTES;
 use crate::id::{BlobId, Sha256Id};
 
-pub(in crate::coffer) fn deleted_blobs_are_gone_and_may_come_back(subject: &Subject) {
+pub(crate) fn deleted_blobs_are_gone_and_may_come_back(subject: &Subject) {
     let backend = subject.open();
     let (small, large) = (prose(1, 3000), noise(2, 2 * FRAME_BYTES + 1));
     let ids = [BlobId::of(&small), BlobId::of(b"never put"), BlobId::of(&large)];
@@ -34,7 +34,7 @@ pub(in crate::coffer) fn deleted_blobs_are_gone_and_may_come_back(subject: &Subj
     assert_absent(&*backend, &ids[0]);
 }
 
-pub(in crate::coffer) fn aliases_are_remembered(subject: &Subject) {
+pub(crate) fn aliases_are_remembered(subject: &Subject) {
     let backend = subject.open();
     let (alias, other) = (Sha256Id::from_bytes([7; 32]), Sha256Id::from_bytes([8; 32]));
     assert_eq!(backend.resolve(&alias).unwrap(), None);
@@ -53,7 +53,7 @@ pub(in crate::coffer) fn aliases_are_remembered(subject: &Subject) {
     assert_eq!(listed(&*backend, None), []);
 }
 
-pub(in crate::coffer) fn quarantined_blobs_are_absent_and_may_be_put_again(subject: &Subject) {
+pub(crate) fn quarantined_blobs_are_absent_and_may_be_put_again(subject: &Subject) {
     let backend = subject.open();
     let (small, large) = (noise(1, 3000), noise(2, 2 * FRAME_BYTES + 1));
     put(&*backend, &small, Class::Pinned);
@@ -78,7 +78,7 @@ pub(in crate::coffer) fn quarantined_blobs_are_absent_and_may_be_put_again(subje
     assert_stored(&*backend, &large, Class::Part);
 }
 
-pub(in crate::coffer) fn reopening_keeps_what_was_durable(subject: &Subject) {
+pub(crate) fn reopening_keeps_what_was_durable(subject: &Subject) {
     if subject.keeps == Keeps::Nothing {
         return;
     }
@@ -104,7 +104,7 @@ pub(in crate::coffer) fn reopening_keeps_what_was_durable(subject: &Subject) {
     assert_eq!(content(&*backend, &BlobId::of(&blob(42))).unwrap(), blob(42));
 }
 
-pub(in crate::coffer) fn what_was_not_flushed_is_whole_or_absent_after_reopening(subject: &Subject) {
+pub(crate) fn what_was_not_flushed_is_whole_or_absent_after_reopening(subject: &Subject) {
     let backend = subject.open();
     put(&*backend, b"durable", Class::Part);
     let blobs: Vec<Vec<u8>> = (0..10).map(|n| noise(n, 1000)).collect();
@@ -128,7 +128,7 @@ pub(in crate::coffer) fn what_was_not_flushed_is_whole_or_absent_after_reopening
     assert_healthy(&*backend, 11);
 }
 
-pub(in crate::coffer) fn a_healthy_store_is_found_healthy(subject: &Subject) {
+pub(crate) fn a_healthy_store_is_found_healthy(subject: &Subject) {
     let backend = subject.open();
     assert_healthy(&*backend, 0);
     let mut bytes = 0;
@@ -166,7 +166,7 @@ fn assert_healthy(backend: &dyn Backend, blobs: u64) -> CheckReport {
     last
 }
 
-pub(in crate::coffer) fn status_counts_blobs_and_bytes(subject: &Subject) {
+pub(crate) fn status_counts_blobs_and_bytes(subject: &Subject) {
     let backend = subject.open();
     let counts = |backend: &dyn Backend| {
         let status = backend.status();
@@ -198,7 +198,7 @@ pub(in crate::coffer) fn status_counts_blobs_and_bytes(subject: &Subject) {
     assert_eq!(counts(&*backend), (1, 1000, 1));
 }
 
-pub(in crate::coffer) fn compaction_loses_nothing_and_readers_go_on(subject: &Subject) {
+pub(crate) fn compaction_loses_nothing_and_readers_go_on(subject: &Subject) {
     let backend = subject.open();
     let (large, gone) = (noise(1, 3 * FRAME_BYTES), noise(2, 3 * FRAME_BYTES));
     let blob = |n: usize| noise(10 + n, 20_000);

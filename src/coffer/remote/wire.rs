@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::coffer::backend::{Class, Put, Stat};
+use crate::coffer::backend::{Class, Put, Stat, Status};
 use crate::coffer::error::Error;
 use crate::coffer::frame::Packed;
 use crate::http::{Client, Error as HttpError, Response, StatusCode};
@@ -66,6 +66,41 @@ pub(super) struct BatchAnswer {
 #[derive(Deserialize)]
 pub(super) struct Deleted {
     pub(super) deleted: Vec<bool>,
+}
+
+/// The answer to a question for a store.
+#[derive(Deserialize)]
+pub(super) struct StoreAnswer {
+    pub(super) status: StoreStatus,
+}
+
+/// How a store is, as its node tells.
+#[derive(Deserialize)]
+pub(super) struct StoreStatus {
+    blobs: u64,
+    plain_bytes: u64,
+    stored_bytes: u64,
+    dead_bytes: u64,
+    #[serde(default)]
+    free_bytes: Option<u64>,
+    read_only: bool,
+    quarantined: u64,
+}
+
+impl From<StoreStatus> for Status {
+    fn from(status: StoreStatus) -> Status {
+        Status {
+            blobs: status.blobs,
+            plain_bytes: status.plain_bytes,
+            stored_bytes: status.stored_bytes,
+            dead_bytes: status.dead_bytes,
+            free_bytes: status.free_bytes,
+            read_only: status
+                .read_only
+                .then(|| "the node says that an earlier write failed".to_owned()),
+            quarantined: status.quarantined,
+        }
+    }
 }
 
 impl From<StatLine> for Stat {
