@@ -203,13 +203,6 @@ impl Core {
     }
 
     /// Refuses what would use up the space kept for deletes.
-    #[cfg_attr(
-        target_pointer_width = "64",
-        expect(
-            clippy::useless_conversion,
-            reason = "where pointers have 32 bits, so have these counts"
-        )
-    )]
     fn has_room(&self) -> Result<(), Error> {
         space::room_for(&self.folder, 0)
     }
@@ -541,13 +534,6 @@ impl Core {
         self.flush()
     }
 
-    #[cfg_attr(
-        target_pointer_width = "64",
-        expect(
-            clippy::useless_conversion,
-            reason = "where pointers have 32 bits, so have these counts"
-        )
-    )]
     fn status(&self) -> Status {
         let writer = self.writer();
         let tally = writer.tally();
