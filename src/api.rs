@@ -1,6 +1,6 @@
 //! The HTTP edge: what a node can do, over HTTP/1.1.
 //!
-//! [`TABLE`] is the whole surface: every route with who may use it, what it takes and gives, and what answers.
+//! `TABLE` is the whole surface: every route with who may use it, what it takes and gives, and what answers.
 //! A request passes `gate.rs` before its handler sees it; what is not in the table does not exist. Listeners
 //! and connections are in [`serve`]. Edges know the node and nothing below it.
 

@@ -1,4 +1,4 @@
-//! `/uploads`: resumable uploads by the tus protocol, version 1.0.0 (https://tus.io/protocols/resumable-upload).
+//! `/uploads`: resumable uploads by the tus protocol, version 1.0.0 (<https://tus.io/protocols/resumable-upload>).
 //!
 //! Core and the extensions creation, creation-with-upload, creation-defer-length, expiration, checksum,
 //! termination and concatenation. A complete upload is a pinned blob of the store that `?store=` named when it

@@ -33,7 +33,7 @@ pub(super) struct Args {
     /// Where plain HTTP listens [default: 127.0.0.1:8080]; port 0 picks a free one
     #[arg(long, value_name = "ADDR:PORT")]
     plain_http: Option<String>,
-    /// Another host[:port] that browsers may use, for example of a port forward
+    /// Another `host[:port]` that browsers may use, for example of a port forward
     #[arg(long = "authority", value_name = "HOST[:PORT]")]
     authorities: Option<Vec<String>>,
     /// How much is logged: error, warn, info, debug, trace [default: info]
