@@ -8,6 +8,7 @@ mod cuts;
 mod disks;
 pub(crate) mod driver;
 mod failing;
+mod flush_sites;
 pub(crate) mod folder;
 pub(crate) mod fs;
 mod fs_tests;

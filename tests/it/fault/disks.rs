@@ -239,6 +239,8 @@ fn slow_flushes_delay_writes_alone_and_queues_stay_bounded() {
     let node = Node::start(&disk.path("data")).expect("a node starts");
     let mut driver = Driver::connect(&node, &claimed.token, &journal, Some(&disk)).expect("it listens");
     assert!(driver.put(1).expect("an answer").is_success());
+    // On a machine that does much else at once, reads are slow without any flush.
+    let usual = one_in_a_hundred(&mut driver);
     disk.hold_flushes();
     // More bytes than may wait for a flush, over as many connections: some must be sent away.
     let (outcomes, answered) = std::sync::mpsc::channel();
@@ -254,18 +256,11 @@ fn slow_flushes_delay_writes_alone_and_queues_stay_bounded() {
                 outcomes.send(answer).expect("the test listens");
             });
         }
-        let mut times: Vec<Duration> = (0..GETS.rounds())
-            .map(|_| {
-                let begun = Instant::now();
-                assert_eq!(driver.get(1).expect("an answer").status, 200);
-                begun.elapsed()
-            })
-            .collect();
-        times.sort();
-        let slow = times[times.len() * 99 / 100];
+        let slow = one_in_a_hundred(&mut driver);
+        let limit = SLOW_GET.max(3 * usual);
         assert!(
-            slow <= SLOW_GET,
-            "one in a hundred reads takes {slow:?} while flushes hang"
+            slow <= limit,
+            "one read in a hundred takes {slow:?} while flushes hang, else {usual:?}"
         );
         let refused = answered
             .recv_timeout(Duration::from_secs(60))
@@ -290,6 +285,18 @@ fn slow_flushes_delay_writes_alone_and_queues_stay_bounded() {
         "and all is as before"
     );
     node.terminate().expect("it ends when asked");
+}
+
+/// How long all but one in a hundred reads take at most.
+fn one_in_a_hundred(driver: &mut Driver<'_>) -> Duration {
+    let read = |_| {
+        let begun = Instant::now();
+        assert_eq!(driver.get(1).expect("an answer").status, 200);
+        begun.elapsed()
+    };
+    let mut times: Vec<Duration> = (0..GETS.rounds()).map(read).collect();
+    times.sort();
+    times[times.len() * 99 / 100]
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -200,6 +201,19 @@ impl Medium {
             Kind::Directory(entries) => Ok(entries),
             Kind::File(_) | Kind::Symlink(_) => Err(Errno::ENOTDIR),
         }
+    }
+
+    /// Where each file, folder and link is, by one of its names.
+    pub(crate) fn paths(&self) -> BTreeMap<Ino, PathBuf> {
+        let mut paths = BTreeMap::from([(ROOT, PathBuf::new())]);
+        let mut reached = vec![ROOT];
+        while let Some(dir) = reached.pop() {
+            for (name, ino) in self.entries(dir).into_iter().flatten() {
+                paths.insert(*ino, paths[&dir].join(name));
+                reached.push(*ino);
+            }
+        }
+        paths
     }
 
     pub(crate) fn pages(&self, ino: Ino) -> Result<&Pages, Errno> {

@@ -10,6 +10,7 @@ use super::fs::FaultFs;
 use super::journal::Journal;
 use super::load::{Load, judge};
 use super::medium::{Crash, Medium, Names};
+use super::recording::Recording;
 use super::seed::{Count, Rng};
 
 /// Crash points of one run; each is judged after all three ways of losing power.
@@ -119,6 +120,15 @@ fn survives_power_loss_in_recovery(name: &str, open: Open) {
             judge(|| open(&found.join("store")), &before.expected())
         });
     }
+}
+
+/// A recorded load on a backend and its journal; `None` where nothing can be mounted.
+pub(crate) fn record(open: Open, rng: &Rng) -> Option<(Recording, Journal)> {
+    let disk = FaultFs::mount_or_skip(Names::Strict)?;
+    let journal = Journal::default();
+    disk.record();
+    drive(&disk, &journal, open, rng);
+    Some((disk.recorded(), journal))
 }
 
 /// A load twice over, so that a start after an orderly end is part of it.

@@ -1,9 +1,10 @@
 //! A run written down operation by operation, so that one run gives every crash state: cut after any operation, lose power, look.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::SystemTime;
 
-use super::medium::{Medium, Op};
+use super::medium::{Ino, Medium, Op};
 use super::seed::Rng;
 
 /// Everything that happened to a disk, in order, from a known beginning.
@@ -87,6 +88,67 @@ impl Recording {
         }
     }
 
+    /// Where the flushes of this run were made, by what they flush: `flush store/volumes/#.vol after write`,
+    /// `flush folder store after rename`. Two calls of one description are one call site of the program, or alike.
+    pub(crate) fn flush_sites(&self) -> BTreeMap<String, Vec<usize>> {
+        let mut medium = self.start.clone();
+        let mut paths = medium.paths();
+        let mut last: BTreeMap<Ino, &'static str> = BTreeMap::new();
+        let mut sites: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (at, (op, now)) in self.steps.iter().enumerate() {
+            let made = medium.apply(op, *now).expect("what was done can be repeated");
+            match op {
+                Op::Create { dir, name, .. }
+                | Op::Mkdir { dir, name, .. }
+                | Op::Symlink { dir, name, .. } => {
+                    paths.insert(made, paths[dir].join(name));
+                    last.insert(*dir, "create");
+                    last.insert(made, "create");
+                }
+                Op::Link { dir, .. } => drop(last.insert(*dir, "link")),
+                Op::Unlink { dir, .. } | Op::Rmdir { dir, .. } => drop(last.insert(*dir, "unlink")),
+                Op::Rename { to_dir, to_name, .. } => {
+                    if let Ok(ino) = medium.lookup(*to_dir, to_name) {
+                        paths.insert(ino, paths[to_dir].join(to_name));
+                    }
+                    last.insert(*to_dir, "rename");
+                }
+                Op::Write { ino, offset: 0, .. } => drop(last.insert(*ino, "its first page")),
+                Op::Write { ino, .. } => drop(last.insert(*ino, "write")),
+                Op::Truncate { ino, .. } | Op::Punch { ino, .. } => drop(last.insert(*ino, "cut")),
+                Op::Flush { ino } | Op::FlushDir { ino } => {
+                    let what = if matches!(op, Op::Flush { .. }) {
+                        "file"
+                    } else {
+                        "folder"
+                    };
+                    let site = format!(
+                        "{what} {} after {}",
+                        without_numbers(&paths[ino]),
+                        last.get(ino).unwrap_or(&"nothing")
+                    );
+                    sites.entry(site).or_default().push(at);
+                }
+                Op::Attr { .. } | Op::FailedFlush { .. } | Op::Mark(_) => {}
+            }
+        }
+        sites
+    }
+
+    /// The same run as a program would have made it that lacks these operations, and where each of them was.
+    pub(crate) fn without(&self, places: &[usize]) -> (Self, Vec<usize>) {
+        let mut less = Self::from(self.start.clone());
+        let mut gaps = Vec::new();
+        for (at, (op, now)) in self.steps.iter().enumerate() {
+            if places.binary_search(&at).is_ok() {
+                gaps.push(less.steps.len());
+            } else {
+                less.push(op.clone(), *now);
+            }
+        }
+        (less, gaps)
+    }
+
     /// The operations around a place, for a message about a state that failed.
     pub(crate) fn describe(&self, place: usize) -> String {
         let from = place.saturating_sub(12);
@@ -103,4 +165,17 @@ impl Recording {
         }
         text
     }
+}
+
+/// A path with `#` for each number and random name in it, so that files of one kind are one.
+fn without_numbers(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let mut short = String::new();
+    for part in text.split_inclusive(['/', '.', '-', '_']) {
+        let (word, end) = part.split_at(part.trim_end_matches(['/', '.', '-', '_']).len());
+        let is_name = word.chars().all(|character| character.is_ascii_lowercase()) && word.len() < 20;
+        short.push_str(if is_name { word } else { "#" });
+        short.push_str(end);
+    }
+    short
 }

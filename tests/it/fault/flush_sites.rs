@@ -1,0 +1,162 @@
+//! The test of the test: a run is judged again without the flushes of one call site, as if the call were not in the code.
+//! Each must then be missed by some crash, or row R3 would not notice its removal.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use refuge::durable::{self, Generation};
+
+use super::folder;
+use super::journal::{Expectation, Journal};
+use super::load::judge;
+use super::medium::Crash;
+use super::power::{Open, blob_files, haystack, record};
+use super::recording::Recording;
+use super::seed::{self, Rng};
+
+/// Places after a missing flush that are looked at before it counts as not missed.
+const PLACES: usize = 120;
+
+/// How far behind a missing flush its absence is looked for, in operations.
+const REACH: usize = 24;
+
+/// Flushes that nothing acknowledged depends on, each with the reason it is made.
+const SPARED: &[(&str, &str)] = &[
+    (
+        "file store/quarantine/#-#-#.needle after its first page",
+        "bytes of a damaged blob, kept for a person: no acknowledged blob depends on them",
+    ),
+    ("folder store/quarantine after create", "as the file in it"),
+    (
+        "file store/volumes/#.vol after its first page",
+        "flushed once more with the first group; a volume cut between the two holds nothing acknowledged",
+    ),
+    (
+        "folder store/solo/# after unlink",
+        "the next start removes the file again, as its tombstone is durable",
+    ),
+    (
+        "folder store/volumes after unlink",
+        "the next start removes the volume again, as the checkpoint does not name it",
+    ),
+];
+
+#[test]
+fn a_haystack_without_any_one_of_its_flushes_is_caught() {
+    every_flush_bears_weight("haystack flushes", haystack);
+}
+
+#[test]
+fn blob_files_without_any_one_of_their_flushes_are_caught() {
+    every_flush_bears_weight("fs flushes", blob_files);
+}
+
+fn every_flush_bears_weight(name: &str, open: Open) {
+    if !seed::is_long() {
+        // A sample would now and then miss what is missing.
+        eprintln!("skipped: {name} are taken out with --long");
+        return;
+    }
+    let rng = Rng::for_test(name);
+    let Some((recording, journal)) = record(open, &rng) else {
+        return;
+    };
+    let look = |found: &Path, expected: &Expectation| {
+        checkpoints_are_whole(&found.join("store"))?;
+        judge(|| open(&found.join("store")), expected)
+    };
+    let sites: Vec<(String, Vec<usize>)> = recording.flush_sites().into_iter().collect();
+    let next = AtomicUsize::new(0);
+    let table = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some((site, places)) = sites.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (less, gaps) = recording.without(places);
+                    let missed = first_loss(&less, &gaps, &journal, &rng.branch(site), &look);
+                    table
+                        .lock()
+                        .expect("no judge panics here")
+                        .push((site, places.len(), missed));
+                }
+            });
+        }
+    });
+    let mut table = table.into_inner().expect("no judge panics here");
+    table.sort();
+    for (site, count, missed) in &table {
+        let said = missed.as_deref().map_or("nothing is missed", |said| {
+            said.lines().next().unwrap_or_default()
+        });
+        eprintln!("{name}: {count} x {site}: {said}");
+    }
+    let idle: Vec<_> = table
+        .iter()
+        .filter(|(_, _, missed)| missed.is_none())
+        .map(|(site, ..)| site)
+        .collect();
+    let unknown: Vec<_> = idle
+        .iter()
+        .filter(|site| !SPARED.iter().any(|(spared, _)| *spared == site.as_str()))
+        .collect();
+    assert!(
+        unknown.is_empty(),
+        "{name}: nobody would notice if these were removed: {unknown:#?}"
+    );
+}
+
+/// What the first crash behind a gap loses, if any does.
+fn first_loss(
+    less: &Recording,
+    gaps: &[usize],
+    journal: &Journal,
+    rng: &Rng,
+    look: &(impl Fn(&Path, &Expectation) -> Result<(), String> + Sync),
+) -> Option<String> {
+    let mut rng = rng.clone();
+    let mut places: Vec<usize> = (0..PLACES)
+        .map(|_| (gaps[rng.below(gaps.len())] + 1 + rng.below(REACH)).min(less.places() - 1))
+        .collect();
+    places.sort_unstable();
+    places.dedup();
+    let mut loss = None;
+    less.visit(&places, |place, medium, mark| {
+        for crash in Crash::POWER {
+            if loss.is_some() {
+                return;
+            }
+            let found = folder::scratch();
+            let after = medium.after(crash, &mut rng.branch((place, crash)));
+            folder::write_to(&after, found.path()).expect("a medium can be written out");
+            loss = look(found.path(), &journal.expected_at(mark)).err();
+        }
+    });
+    loss
+}
+
+/// A crash alone never costs a generation of a state file, nor a run of the index that the last checkpoint names: both are
+/// mended at the next start, which would hide that they were not flushed.
+fn checkpoints_are_whole(store: &Path) -> Result<(), String> {
+    let manifest = store.join("manifest");
+    let state = match durable::read(&manifest) {
+        Ok(None) => return Ok(()),
+        Ok(Some(state)) if state.generation == Generation::Current => state,
+        Ok(Some(_)) => return Err("the manifest is damaged, its previous generation serves".to_owned()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let state: serde_json::Value =
+        serde_json::from_slice(&state.payload).map_err(|error| error.to_string())?;
+    for number in state["runs"].as_array().into_iter().flatten() {
+        let run = store.join(format!("{:08}.run", number.as_u64().unwrap_or_default()));
+        let bytes = std::fs::read(&run).map_err(|error| format!("{}: {error}", run.display()))?;
+        let trailer = bytes.len().checked_sub(64).map(|at| &bytes[at..at + 8]);
+        if trailer != Some(b"REFUGERN") || bytes[..bytes.len().min(4096)].iter().all(|byte| *byte == 0) {
+            return Err(format!(
+                "{} is damaged",
+                run.file_name().unwrap_or_default().display()
+            ));
+        }
+    }
+    Ok(())
+}
