@@ -13,7 +13,7 @@ use super::seed::{Count, Rng};
 /// Failures, each of another call at another place of a load.
 const FAILURES: Count = Count {
     sample: 30,
-    full: 600,
+    full: 300,
 };
 
 /// Operations of the load that meets the failure, and of the one after it.
