@@ -173,7 +173,8 @@ fn without_numbers(path: &Path) -> String {
     let mut short = String::new();
     for part in text.split_inclusive(['/', '.', '-', '_']) {
         let (word, end) = part.split_at(part.trim_end_matches(['/', '.', '-', '_']).len());
-        let is_name = word.chars().all(|character| character.is_ascii_lowercase()) && word.len() < 20;
+        let is_name =
+            word.chars().all(|character| character.is_ascii_lowercase()) && (3..20).contains(&word.len());
         short.push_str(if is_name { word } else { "#" });
         short.push_str(end);
     }
