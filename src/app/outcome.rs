@@ -1,5 +1,7 @@
 //! What a failure means, whichever module it comes from: what the command line turns into an exit code.
 
+use std::io;
+
 use crate::http::StatusCode;
 use crate::{coffer, durable, files, http, node};
 
@@ -102,11 +104,11 @@ fn of_files(error: &files::Error) -> Outcome {
         | files::Error::Rule { .. }
         | files::Error::KeepsNothing => Outcome::Invalid,
         files::Error::Conflict { .. } => Outcome::Busy,
+        files::Error::Io { source, .. } => of_io(source),
         files::Error::Newer { .. }
         | files::Error::Incomplete { .. }
         | files::Error::Full { .. }
         | files::Error::Exists { .. }
-        | files::Error::Io { .. }
         | files::Error::Cancelled
         | files::Error::Remote { .. } => Outcome::Failed,
     }
@@ -126,6 +128,15 @@ fn of_coffer(error: &coffer::Error) -> Outcome {
         | coffer::Error::TooLarge { .. }
         | coffer::Error::Io { .. }
         | coffer::Error::Remote { .. } => Outcome::Failed,
+    }
+}
+
+fn of_io(error: &io::Error) -> Outcome {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem => {
+            Outcome::Full
+        }
+        _ => Outcome::Failed,
     }
 }
 
