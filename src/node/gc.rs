@@ -101,10 +101,23 @@ struct Run<'a> {
 /// What is named, as far as it was looked at.
 struct Marks {
     sets: Vec<IdSet>,
+    /// What refs named until less than a day ago.
+    dropped: IdSet,
+    /// When the last of that was dropped, in seconds since 1970.
+    dropped_s: i64,
     /// Where the walks began.
     roots: HashSet<BlobId>,
     /// How often refs had moved before the last walk began.
     moves: u64,
+}
+
+/// What a walk does about schemas that can't be read.
+#[derive(Clone, Copy)]
+enum Unreadable {
+    /// What they name is not known, so nothing may be freed.
+    Tell,
+    /// It does not matter.
+    Ignore,
 }
 
 impl Gc {
@@ -178,10 +191,13 @@ impl<'a> Run<'a> {
     fn collect(&mut self) -> Result<(), Error> {
         let mut marks = Marks {
             sets: Vec::new(),
+            dropped: IdSet::Held(Vec::new()),
+            dropped_s: 0,
             roots: HashSet::new(),
             moves: 0,
         };
         self.mark(&mut marks)?;
+        self.mark_dropped(&mut marks)?;
         self.report.named = marks.sets.iter().map(IdSet::len).sum();
         let may_judge = self.report.unreadable.is_empty() && self.now_s >= CLOCK_SET_S;
         if may_judge && !self.stopped() {
@@ -209,19 +225,44 @@ impl<'a> Run<'a> {
         marks.roots.extend(fresh.iter().map(|root| *root.id()));
         let mut builder =
             IdSetBuilder::new(&self.folder, if marks.sets.is_empty() { "named" } else { "late" });
+        self.walk(fresh, &marks.sets, &mut builder, Unreadable::Tell)?;
+        let set = builder.finish()?;
+        marks.sets.push(set);
+        Ok(())
+    }
+
+    /// Walks what refs named until less than a day ago. What can't be read of it keeps nothing waiting.
+    fn mark_dropped(&mut self, marks: &mut Marks) -> Result<(), Error> {
+        let recent = self.refs.recently_dropped()?;
+        let mut builder = IdSetBuilder::new(&self.folder, "dropped");
+        self.walk(recent.roots, &[], &mut builder, Unreadable::Ignore)?;
+        marks.dropped = builder.finish()?;
+        marks.dropped_s = recent.latest_s;
+        Ok(())
+    }
+
+    /// Adds everything below the roots; what `walked` holds was added before.
+    fn walk(
+        &mut self,
+        roots: Vec<Root>,
+        walked: &[IdSet],
+        builder: &mut IdSetBuilder,
+        on_unreadable: Unreadable,
+    ) -> Result<(), Error> {
         let (store, stop, unreadable) = (self.store(), self.stop, &mut self.report.unreadable);
         let mut failed = None;
         // A schema that was walked is not walked again. A failed look costs a walk, nothing else.
-        let skip = |id: &BlobId| marks.sets.iter().any(|set| set.contains(id).unwrap_or(false));
-        let walked = reachable(store, fresh, &skip, &mut |named| {
-            let added = match named {
-                Named::Tree(id) | Named::Commit(id) | Named::Part(id) => builder.add(id),
-                Named::Missing(id) | Named::Damaged(id) => {
+        let skip = |id: &BlobId| walked.iter().any(|set| set.contains(id).unwrap_or(false));
+        let outcome = reachable(store, roots, &skip, &mut |named| {
+            let added = match (named, on_unreadable) {
+                (Named::Tree(id) | Named::Commit(id) | Named::Part(id), _) => builder.add(id),
+                (Named::Missing(id) | Named::Damaged(id), Unreadable::Tell) => {
                     if unreadable.len() < UNREADABLE_NAMED_MAX {
                         unreadable.push(id);
                     }
                     Ok(())
                 }
+                (Named::Missing(_) | Named::Damaged(_), Unreadable::Ignore) => Ok(()),
             };
             if let Err(error) = added {
                 failed = Some(error);
@@ -232,13 +273,11 @@ impl<'a> Run<'a> {
             }
             Ok(())
         });
-        match (walked, failed) {
+        match (outcome, failed) {
             (_, Some(error)) => return Err(error),
             (Err(files::Error::Cancelled), None) => self.report.stopped = true,
-            (walked, None) => walked?,
+            (outcome, None) => outcome?,
         }
-        let set = builder.finish()?;
-        marks.sets.push(set);
         Ok(())
     }
 
@@ -254,10 +293,10 @@ impl<'a> Run<'a> {
             .iter()
             .map_err(located)?
             .peekable();
+        let mut dropped = marks.dropped.iter().map_err(located)?.peekable();
         let mut before = UnnamedList::open(&path)?.peekable();
         let mut writer = UnnamedWriter::create(&path)?;
         let mut due = IdSetBuilder::new(&self.folder, "due");
-        let wait_s = i64::try_from(COLLECT_AFTER.as_secs()).unwrap_or(i64::MAX);
         let now = self.inner.clock.now();
         for stat in self.backend().list(None)? {
             if self.stopped() {
@@ -269,14 +308,20 @@ impl<'a> Run<'a> {
                 .map_err(located)?
                 .is_some();
             let known = advance(&mut before, |entry| entry.id.cmp(&stat.id)).map_err(located)?;
+            let was_named = advance(&mut dropped, |id| id.cmp(&stat.id))
+                .map_err(located)?
+                .is_some();
             if is_named || stat.class == Class::Pinned {
                 continue;
             }
             let mut since_s = known.map_or(self.now_s, |entry| entry.since_s.min(self.now_s));
+            if was_named {
+                since_s = since_s.max(marks.dropped_s);
+            }
             if self.leases.holds(&stat.id, now) {
                 since_s = self.now_s;
             }
-            if self.now_s - since_s >= wait_s {
+            if self.now_s - since_s >= wait_s() {
                 due.add(stat.id)?;
             } else {
                 self.report.waiting += 1;
@@ -297,6 +342,7 @@ impl<'a> Run<'a> {
             let _held = refs.hold();
             if refs.moves() != marks.moves {
                 self.mark(marks)?;
+                self.mark_dropped(marks)?;
                 if !self.report.unreadable.is_empty() || self.stopped() {
                     return Ok(());
                 }
@@ -315,7 +361,11 @@ impl<'a> Run<'a> {
         let mut doomed = Vec::with_capacity(batch.len());
         let mut bytes = 0;
         for stat in self.backend().stat(batch)?.into_iter().flatten() {
-            let mut is_named = false;
+            let mut is_named = marks
+                .dropped
+                .contains(&stat.id)
+                .map_err(|source| Error::io(&path, source))?
+                && self.now_s - marks.dropped_s < wait_s();
             for late in marks.sets.iter().skip(1) {
                 is_named |= late
                     .contains(&stat.id)
@@ -349,6 +399,10 @@ impl<'a> Run<'a> {
     fn backend(&self) -> &'a dyn Backend {
         self.refs.store().backend()
     }
+}
+
+fn wait_s() -> i64 {
+    i64::try_from(COLLECT_AFTER.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// What keeps stores from being collected, for people.

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Semaphore;
 
+use super::dropped::{Dropped, Recent};
 use super::error::{Error, Kind};
 use super::events::{Event, Events};
 use crate::coffer::Store;
@@ -37,6 +38,7 @@ pub(super) struct CheckedRefs {
     store_name: StoreName,
     store: Store,
     local: LocalRefs,
+    dropped: Dropped,
     events: Events,
     /// One move at a time gets a thread: moves that wait for a collector must not take the threads that the
     /// puts need which the collector waits for.
@@ -119,12 +121,14 @@ impl CheckedRefs {
         folder: &Path,
         store_name: StoreName,
         store: Store,
+        dropped: Dropped,
         events: Events,
     ) -> Result<CheckedRefs, Error> {
         Ok(CheckedRefs {
             store_name,
             store,
             local: LocalRefs::open(folder)?,
+            dropped,
             events,
             turn: Arc::new(Semaphore::new(1)),
             moving: Mutex::new(()),
@@ -144,6 +148,11 @@ impl CheckedRefs {
     pub(super) fn roots(&self) -> Result<Vec<Root>, files::Error> {
         let records = self.local.list()?;
         Ok(records.iter().flat_map(RefRecord::roots).collect())
+    }
+
+    /// What refs named until less than a day ago.
+    pub(super) fn recently_dropped(&self) -> Result<Recent, files::Error> {
+        self.dropped.recent()
     }
 
     /// How often a ref moved, or tried to, since the node started.
@@ -205,6 +214,15 @@ impl CheckedRefs {
         next: Option<RefRecord>,
     ) -> Result<RefVersion, files::Error> {
         let deleted = next.is_none();
+        if let Some(current) = self.local.get(name)? {
+            let kept: HashSet<BlobId> = next
+                .iter()
+                .flat_map(RefRecord::roots)
+                .map(|root| *root.id())
+                .collect();
+            self.dropped
+                .add(current.roots().filter(|root| !kept.contains(root.id())))?;
+        }
         let swapped = self.local.swap(name, expected, next);
         // After the move, and also where it failed halfway: who read the number before the refs and finds it
         // the same while refs are held has seen them as they are.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blobs::Blobs;
 use super::clock::Clock;
+use super::dropped::Dropped;
 use super::error::{Cause, Error, FolderError, Kind, Refusal};
 use super::events::{Event, Events};
 use super::folder::create_private;
@@ -503,7 +504,8 @@ fn open_store(around: &Around, name: &StoreName) -> Result<(StoreSettings, Parts
     let own_refs = own.join("refs");
     let is_main = *name == StoreName::main();
     let refs_folder = if is_main { main_refs } else { &own_refs };
-    let refs = CheckedRefs::open(refs_folder, name.clone(), store.clone(), events.clone())?;
+    let dropped = Dropped::at(own.join("gc/dropped"), clock.clone());
+    let refs = CheckedRefs::open(refs_folder, name.clone(), store.clone(), dropped, events.clone())?;
     let parts = Parts {
         blobs: Blobs::new(name.clone(), store, events.clone(), clock.clone()),
         refs: Arc::new(refs),
