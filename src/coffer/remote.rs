@@ -13,7 +13,7 @@
 mod download;
 mod wire;
 
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard, RwLock};
 
 use bytes::{Bytes, BytesMut};
 
@@ -43,6 +43,9 @@ pub struct Remote {
     pending: Mutex<Pending>,
     /// Held while a batch is on its way, so that what another thread waits for is not sent twice.
     sending: Mutex<()>,
+    /// Read by who asks the node what it has and acts on the answer, written by who forgets what the node took:
+    /// in between, a blob is either among the pending ones or among those the node knows.
+    asking: RwLock<()>,
 }
 
 /// What was appended and is not acknowledged by the node yet.
@@ -65,6 +68,7 @@ impl Remote {
             store: format!("/stores/{name}"),
             pending: Mutex::default(),
             sending: Mutex::default(),
+            asking: RwLock::default(),
         }
     }
 
@@ -99,6 +103,7 @@ impl Remote {
             let batch = self.next_batch(left);
             self.send(&batch)?;
             // Only what the node acknowledged is forgotten: after a failure it is still there to be sent.
+            let _asking_is_over = self.asking.write().expect("no thread panics while it asks");
             let mut pending = self.pending();
             pending.packs.drain(..batch.len());
             pending.plain_bytes -= batch.iter().map(Packed::len).sum::<u64>();
@@ -167,6 +172,7 @@ impl Backend for Remote {
             self.send_pending()?;
         }
         let ids: Vec<BlobId> = batch.iter().map(Packed::id).collect();
+        let _asking = self.asking.read().expect("no thread panics while it asks");
         let known = match self.stat(&ids) {
             // Whoever may only put learns nothing and sends everything.
             Err(Error::Http(error)) if wire::is_forbidden(&error) => vec![None; ids.len()],
