@@ -301,8 +301,21 @@ impl Place {
             }
             // Where nothing was there as well: another may have removed it and not flushed yet.
             self.flush_folder(&folder)?;
+            // Only now: after a cut, a table without its blob is garbage, a blob without its table is slow.
+            for at in group {
+                self.remove_table(&ids[*at])?;
+            }
         }
         Ok(gone)
+    }
+
+    /// Removes the table of a blob that is gone; one that was put again meanwhile keeps its own.
+    fn remove_table(&self, id: &BlobId) -> Result<(), Error> {
+        let _names = self.names();
+        if self.lookup(id)?.is_none() {
+            self.remove(&layout::table_path(&self.root, id))?;
+        }
+        Ok(())
     }
 
     fn unlink(&self, id: &BlobId) -> Result<bool, Error> {
@@ -312,8 +325,6 @@ impl Place {
         for class in [Class::Part, Class::Pinned] {
             was_there |= self.remove(&layout::blob_path(&self.root, id, class))?;
         }
-        // Last: a table without its blob is garbage, a blob without its table is slow.
-        self.remove(&layout::table_path(&self.root, id))?;
         if let (true, Some(stat)) = (was_there, found) {
             self.counters.removed(stat.len);
         }
