@@ -8,7 +8,7 @@ use proptest::test_runner::TestRunner;
 use crate::served::Served;
 
 /// A bomb has to be refused within this.
-const WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = Duration::from_secs(1);
 
 #[test]
 fn s13_no_name_leaves_the_data_folder() {
@@ -137,7 +137,8 @@ fn s15_bombs_are_refused_soon() {
             .json(&bomb)
             .send();
         assert!(matches!(reply.status, 400 | 413), "{name}: {}", reply.status);
-        assert!(began.elapsed() < WITHIN, "{name}: {:?}", began.elapsed());
+        // Development builds are slower by far than what ships.
+        assert!(began.elapsed() < WITHIN * 8, "{name}: {:?}", began.elapsed());
     }
     let announced = format!(
         "POST /blobs/_stat HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\

@@ -43,7 +43,7 @@ fn s28_slow_clients_keep_nobody_out() {
         })
         .collect();
     times.sort();
-    assert!(times[197] <= Duration::from_secs(20), "{:?}", times[197]);
+    assert!(times[197] <= Duration::from_secs(1), "{:?}", times[197]);
     let grown = resident_bytes().saturating_sub(memory);
     assert!(grown < 96 << 20, "{grown}");
     drop(crowd);
@@ -52,7 +52,7 @@ fn s28_slow_clients_keep_nobody_out() {
         served.ask("GET", "/api/session").bearer(&token).send().status,
         200
     );
-    assert!(began.elapsed() < Duration::from_secs(60));
+    assert!(began.elapsed() < Duration::from_secs(5));
 }
 
 fn resident_bytes() -> u64 {
