@@ -171,10 +171,8 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// What is next for a folder whose window may be done.
+/// What is next for a folder whose window is done.
 pub(super) enum Next {
-    /// Something is still waited for.
-    Wait,
     /// The next window is to be listed.
     List,
     /// The folder is done.
@@ -182,13 +180,16 @@ pub(super) enum Next {
 }
 
 impl<'a> State<'a> {
-    /// Fills a slot in; `None` where there is nothing to record.
-    pub(super) fn fill(&mut self, slot: usize, kind: Option<Kind>, newer_meta: Option<Meta>) {
-        self.pending -= 1;
+    /// Fills a slot in; no `kind` where there is nothing to record. Says whether it was the last one that was
+    /// waited for: then, and only then, the caller goes on with the folder. Asked apart, two who fill the last
+    /// two slots would both go on with it.
+    #[must_use]
+    pub(super) fn fill(&mut self, slot: usize, kind: Option<Kind>, newer_meta: Option<Meta>) -> bool {
         let Slot::Waiting { name, meta, was, .. } = std::mem::replace(&mut self.slots[slot], Slot::Gone)
         else {
-            return;
+            unreachable!("a slot is filled in once");
         };
+        self.pending -= 1;
         let entry = kind.map(|kind| Entry {
             name,
             meta: newer_meta.unwrap_or(meta),
@@ -198,16 +199,14 @@ impl<'a> State<'a> {
         if let Some(entry) = entry {
             self.slots[slot] = Slot::Done(entry);
         }
+        self.pending == 0
     }
 
-    /// Goes on after a slot was filled in or a window was listed.
+    /// Goes on after the last slot was filled in, or a window was listed that waits for none.
     ///
     /// # Errors
     /// What `put` answers.
     pub(super) fn advance(&mut self, put: PutSchema<'_>) -> Result<Next, Error> {
-        if self.pending > 0 {
-            return Ok(Next::Wait);
-        }
         let has_more = self.names.as_ref().is_some_and(|names| names.len() > 0);
         if !has_more
             && self.writer.is_untouched()
@@ -216,8 +215,11 @@ impl<'a> State<'a> {
             return Ok(Next::Done(self.end(tree)));
         }
         for slot in std::mem::take(&mut self.slots) {
-            if let Slot::Done(entry) = slot {
-                self.writer.push(&entry, put)?;
+            match slot {
+                Slot::Done(entry) => self.writer.push(&entry, put)?,
+                Slot::Gone => {}
+                // Going on would leave it out of the snapshot without a word.
+                Slot::Waiting { name, .. } => unreachable!("{name:?} is still being read"),
             }
         }
         if has_more {

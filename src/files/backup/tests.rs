@@ -55,6 +55,23 @@ fn a_file_that_changed_a_moment_before_it_was_read_is_read_again() {
     assert_eq!(scene.backup().counts.read_bytes, 0);
 }
 
+/// Folders whose last two entries are done by two threads at the same moment: each goes on to the one above
+/// once, and none of its entries is left out.
+#[test]
+fn folders_that_are_done_at_the_same_moment_are_kept_whole() {
+    let scene = Scene::new();
+    for at in 0..100 {
+        scene.write(&format!("{at}/a/deep/one"), "one");
+        scene.write(&format!("{at}/b/deep/two"), "two");
+    }
+    let first = scene.backup();
+    scene.restore();
+    assert_eq!(picture(&scene.target()), picture(&scene.source()));
+    for round in 0..100 {
+        assert_eq!(scene.backup().snapshot.tree, first.snapshot.tree, "round {round}");
+    }
+}
+
 #[test]
 fn equal_files_are_stored_once() {
     let scene = Scene::new();

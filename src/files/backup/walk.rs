@@ -204,25 +204,21 @@ impl<'a> Run<'a> {
         kind: Option<Kind>,
         newer_meta: Option<Meta>,
     ) -> Result<(), Error> {
-        let is_waiting = {
-            let mut state = folder.lock();
-            state.fill(slot, kind, newer_meta);
-            state.pending > 0
-        };
-        if is_waiting {
-            return Ok(());
+        let is_last = folder.lock().fill(slot, kind, newer_meta);
+        if is_last {
+            self.advance(Arc::clone(folder))?;
         }
-        self.advance(Arc::clone(folder))
+        Ok(())
     }
 
-    /// Goes on with a folder whose window is done, and with those above it.
+    /// Goes on with a folder whose window is done, and with those above it. Called once for each window, by
+    /// whoever saw the last of it done.
     fn advance(&self, mut folder: Arc<Folder<'a>>) -> Result<(), Error> {
         loop {
             let next = folder
                 .lock()
                 .advance(&mut |schema| self.sink.put_schema(schema))?;
             let kind = match next {
-                Next::Wait => return Ok(()),
                 Next::List => {
                     self.pool.push([Task::List(folder)]);
                     return Ok(());
@@ -234,7 +230,9 @@ impl<'a> Run<'a> {
                 return Ok(());
             };
             let parent = parent.upgrade().expect("a folder outlives those in it");
-            parent.lock().fill(*slot, Some(kind), None);
+            if !parent.lock().fill(*slot, Some(kind), None) {
+                return Ok(());
+            }
             folder = parent;
         }
     }
