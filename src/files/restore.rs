@@ -36,6 +36,7 @@ use crate::coffer::Store;
 use crate::id::BlobId;
 use folder::Folder;
 use hardlink::Group;
+use place::{MARK, is_mark, mark};
 
 /// What to do about what is in the way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -106,24 +107,49 @@ pub fn restore(
         .map_err(|error| Error::io(target, error))?
         .into();
     let there = open_folder(&root, Path::new("")).and_then(names);
-    let is_empty = there.map_err(|errno| Error::io(target, errno))?.is_empty();
-    if options.overwrite == Overwrite::Refuse && !is_empty {
+    let there = there.map_err(|errno| Error::io(target, errno))?;
+    if options.overwrite == Overwrite::Refuse && !there.is_empty() {
         wanted.refuse_what_is_there(store, &root, target)?;
     }
+    // A snapshot with a file of that name goes without the mark.
+    let is_marked = !wanted.has_mark(store)?;
+    let claim = if there.is_empty() {
+        if is_marked {
+            mark(&root).map_err(|errno| Error::io(target, errno))?;
+        }
+        Claim::New
+    } else if is_marked && options.overwrite != Overwrite::Refuse && there.iter().any(is_mark) {
+        Claim::Resumed
+    } else {
+        Claim::Others
+    };
     let run = Run {
         store,
         options,
         progress,
         root,
-        pool: Pool::new(wanted.task(is_empty)),
+        is_marked,
+        pool: Pool::new(wanted.task(claim)),
         groups: Mutex::default(),
         temporary: AtomicU64::new(0),
     };
     run.pool.run(|task| run.work(task))?;
+    run.unmark().map_err(|errno| Error::io(target, errno))?;
     Ok(RestoreReport {
         counts: progress.counts(),
         problems: progress.take_problems(),
     })
+}
+
+/// Whose the target is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// It was empty: all of it is this restore's.
+    New,
+    /// It was empty when the restore that is resumed began; by now others may have put things there.
+    Resumed,
+    /// Other things were there before.
+    Others,
 }
 
 /// What is restored.
@@ -182,13 +208,23 @@ impl Wanted {
         }
     }
 
+    /// Whether what is restored has a file with the name of the mark itself.
+    fn has_mark(&self, store: &Store) -> Result<bool, Error> {
+        match self {
+            Wanted::Folder { tree, .. } => Ok(find(store, tree, Path::new(MARK))?.is_some()),
+            Wanted::Entry(entry) => Ok(is_mark(&entry.name)),
+        }
+    }
+
     /// The first task. A target that others use already keeps its own owner, mode and times.
-    fn task<'a>(self, is_ours: bool) -> Task<'a> {
+    fn task<'a>(self, claim: Claim) -> Task<'a> {
+        let is_ours = claim == Claim::New;
+        let has_meta = claim != Claim::Others;
         match self {
             Wanted::Folder { tree, meta, commit } => Task::List(Arc::new(Folder::target(
                 tree,
-                meta.filter(|_| is_ours),
-                commit.filter(|_| is_ours),
+                meta.filter(|_| has_meta),
+                commit.filter(|_| has_meta),
                 is_ours,
             ))),
             Wanted::Entry(entry) => Task::Files {
@@ -207,6 +243,8 @@ struct Run<'a> {
     progress: &'a Progress,
     /// The target, open.
     root: OwnedFd,
+    /// Whether a mark in the target is this restore's, to be removed in the end.
+    is_marked: bool,
     pool: Pool<Task<'a>>,
     /// The files that have several names, by device and inode.
     groups: Mutex<HashMap<(u64, u64), Group<'a>>>,

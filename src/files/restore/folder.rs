@@ -249,6 +249,13 @@ impl<'a> Run<'a> {
         let Some(meta) = &folder.meta else { return };
         match open_folder(&self.root, &folder.path) {
             Ok(fd) => {
+                // Before the times, which it changes.
+                if folder.parent.is_none()
+                    && let Err(errno) = self.unmark()
+                {
+                    self.progress
+                        .problem(&folder.path, Trouble::NotRestored(Error::io(&folder.path, errno)));
+                }
                 let file = File::from(fd);
                 if let Some(commit) = &folder.commit {
                     match Commit::load(self.store, commit) {

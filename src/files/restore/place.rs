@@ -29,6 +29,10 @@ use super::{Overwrite, Run, in_the_way};
 /// What temporary names begin with; a number follows.
 const TEMPORARY: &str = ".refuge-restore-";
 
+/// Stands in a target that was empty until all in it is done, so that a restore that goes on after a kill
+/// knows that the folder's own owner, mode and times are to be restored too.
+pub(super) const MARK: &str = ".refuge-restore-target";
+
 /// Setuid and setgid: not for a file whose owner is another than it was.
 const SET_ID: u32 = 0o6000;
 
@@ -74,6 +78,17 @@ impl Drop for Temporary<'_> {
     }
 }
 
+/// Marks an empty target as this restore's own.
+pub(super) fn mark(target: &OwnedFd) -> Result<(), Errno> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(target, MARK, flags, Mode::S_IRUSR | Mode::S_IWUSR).map(drop)
+}
+
+/// Whether a name in the target is that of the mark.
+pub(super) fn is_mark(name: &EntryName) -> bool {
+    name.as_os_str() == OsStr::new(MARK)
+}
+
 /// Removes what a restore that was killed left in a folder.
 pub(super) fn remove_temporaries(folder: &OwnedFd) -> Result<(), Errno> {
     for name in names(folder.try_clone().map_err(|_| Errno::EMFILE)?)? {
@@ -89,6 +104,17 @@ impl<'a> Run<'a> {
     /// A name nobody else uses in this restore.
     pub(super) fn temporary_name(&self) -> String {
         format!("{TEMPORARY}{}", self.temporary.fetch_add(1, Relaxed))
+    }
+
+    /// Removes the mark of the target, where there is one.
+    pub(super) fn unmark(&self) -> Result<(), Errno> {
+        if !self.is_marked {
+            return Ok(());
+        }
+        match unlinkat(&self.root, MARK, UnlinkatFlags::NoRemoveDir) {
+            Err(errno) if errno != Errno::ENOENT => Err(errno),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn is_ours(&self, folder: &Folder<'a>) -> bool {
