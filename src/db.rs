@@ -6,6 +6,7 @@
 //! medium puts the database in *read only* until it is opened again, since what the medium holds is unknown.
 
 mod error;
+mod generation;
 mod migrate;
 mod open;
 
@@ -18,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 pub use error::Error;
+pub use generation::bring_back;
 pub use migrate::Migrations;
 
 /// Connections that only read: the box has few cores, and each costs about 300 KiB.
@@ -133,6 +135,17 @@ impl Database {
             read
         })
         .await
+    }
+
+    /// Writes what the database holds now as its earlier generation, beside it: see [`bring_back`]. Blocking;
+    /// durable on return.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::Io`]: the one before is still there.
+    pub fn keep_generation(&self) -> Result<(), Error> {
+        let writer = lock(&self.inner.writer);
+        generation::keep(&writer.connection, &self.inner.path)
+            .map_err(|error| locate(error, &self.inner.path))
     }
 
     /// What SQLite finds wrong with the file; `None` where it is whole. Blocking, reads all of it.
@@ -339,6 +352,35 @@ mod tests {
         let aside = set_aside(&path).unwrap();
         assert_eq!(fs::read(aside).unwrap(), bytes);
         put(&Database::open(&path, STEPS).unwrap(), "two");
+    }
+
+    #[test]
+    fn a_lost_database_comes_back_as_it_was_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        assert!(!bring_back(&path).unwrap());
+        let database = Database::open(&path, STEPS).unwrap();
+        for name in ["one", "two"] {
+            put(&database, name);
+            database.keep_generation().unwrap();
+        }
+        put(&database, "three");
+        drop(database);
+        fs::remove_file(&path).unwrap();
+        assert!(bring_back(&path).unwrap());
+        let names = |tx: &Transaction<'_>| -> Result<String, Error> {
+            Ok(tx.query_row("SELECT group_concat(name) FROM kept", [], |row| row.get(0))?)
+        };
+        let found = Database::open(&path, STEPS)
+            .unwrap()
+            .write_blocking(names)
+            .unwrap();
+        assert_eq!(found, "one,two");
+        use std::os::unix::fs::PermissionsExt;
+        for file in ["a.db", "a.db.old"] {
+            let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{file}");
+        }
     }
 
     #[test]

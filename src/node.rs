@@ -28,7 +28,7 @@ mod stores;
 mod token;
 mod upload;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use access::{Principal, Role, Scope, Scopes, Via};
@@ -67,10 +67,9 @@ pub use crate::files::{
 use access::Access;
 use folder::Folder;
 use password::Hasher;
-use security_log::{About, LogKind};
 use stores::Around;
 
-use crate::db::{self, Database};
+use crate::db;
 use crate::files::Repository;
 use crate::id::StoreName;
 
@@ -132,7 +131,9 @@ impl Node {
         let keys = folder.subfolder("identity")?;
         let identity = Identity::open(&keys, folder.node())?;
         let events = Events::new(&options.clock);
-        let (access, access_set_aside) = open_access(&folder.join("node.db"), &options.clock, &events)?;
+        let had_accounts = folder.node().is_some();
+        let (access, found) =
+            access::recovery::open(&folder.join("node.db"), had_accounts, &options.clock, &events)?;
         let access = Arc::new(access);
         let accounts = Accounts::new(Arc::clone(&access), Arc::new(Hasher::new()));
         let claim = Claim::open(&keys, identity.node_id(), Arc::clone(&access), accounts.clone())?;
@@ -144,11 +145,8 @@ impl Node {
         };
         let stores = Stores::open(around, &options.main_store)?;
         let health = Health::new(stores.clone());
-        if access_set_aside {
-            health.note(
-                "accounts",
-                Some("the database of accounts was damaged and set aside: claim the node again".to_owned()),
-            );
+        if let Some(note) = found.note() {
+            health.note("accounts", Some(note.to_owned()));
         }
         let uploads = Uploads::open(
             &folder.subfolder("uploads")?,
@@ -272,29 +270,6 @@ impl Node {
         .await?;
         self.inner.uploads.tend().await
     }
-}
-
-/// Opens the database of accounts. A damaged one is set aside and kept: the node goes on without accounts, so
-/// that it can be claimed again by whoever reads its console, and its blobs stay within reach. Says whether it was.
-fn open_access(path: &Path, clock: &Clock, events: &Events) -> Result<(Access, bool), Error> {
-    let opened = match Database::open(path, access::MIGRATIONS) {
-        Err(db::Error::Corrupt { what, .. }) => {
-            let aside = db::set_aside(path)?;
-            tracing::error!(
-                aside = %aside.display(), what,
-                "the database of accounts was damaged and set aside: restore it, or claim the node again",
-            );
-            let access = Access::open(
-                Database::open(path, access::MIGRATIONS)?,
-                clock.clone(),
-                events.clone(),
-            )?;
-            access.log.write(LogKind::DatabaseSetAside, &About::default());
-            return Ok((access, true));
-        }
-        opened => opened?,
-    };
-    Ok((Access::open(opened, clock.clone(), events.clone())?, false))
 }
 
 #[cfg(test)]

@@ -4,11 +4,13 @@
 //! instead of a disk. Every change goes to the database first and to the table within the same blocking call,
 //! so that a future dropped in between leaves both changed or neither.
 
+pub(super) mod recovery;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 
 use super::clock::{Clock, from_unix_s};
 use super::error::Error;
@@ -235,6 +237,34 @@ impl Access {
             events,
             table: Mutex::new(table),
         })
+    }
+
+    /// Changes accounts or tokens: a transaction, and a copy of the database once it is committed. Blocking;
+    /// durable on return.
+    ///
+    /// # Errors
+    /// What `work` answers; as [`Database::write_blocking`].
+    pub(super) fn change<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let done = self.db.write_blocking(work)?;
+        self.keep();
+        Ok(done)
+    }
+
+    /// Copies the database. That it cannot is no reason to refuse the change, which is durable by itself.
+    fn keep(&self) {
+        if let Err(error) = self.db.keep_generation() {
+            tracing::warn!(%error, "the database of accounts could not be copied");
+        }
+    }
+
+    fn end_all_sessions(&self) -> Result<(), Error> {
+        self.db
+            .write_blocking(|tx| -> Result<(), Error> { Ok(tx.execute_batch("DELETE FROM session")?) })?;
+        self.table().sessions.clear();
+        Ok(())
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {

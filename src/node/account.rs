@@ -172,9 +172,7 @@ impl Accounts {
         db::crossing(move || {
             let account = access.table().account_named(&name).map(|(id, _)| id);
             let account = account.ok_or_else(|| Error::missing(Kind::Account, &name))?;
-            access
-                .db
-                .write_blocking(|tx| write_password(tx, account, stored.as_ref()))?;
+            access.change(|tx| write_password(tx, account, stored.as_ref()))?;
             session::end_all(&access, account, &name, keep.as_deref())?;
             let about = About {
                 account: Some(&name),
@@ -238,7 +236,7 @@ pub(super) fn insert(
         }
     }
     let created_s = access.clock.unix_s();
-    let id = access.db.write_blocking(|tx| -> Result<i64, Error> {
+    let id = access.change(|tx| {
         // Two that add the same name at once meet here: the table was looked at before the transaction.
         let taken = tx
             .query_row("SELECT 1 FROM account WHERE name = ?1", [name.as_str()], |_| {
@@ -283,7 +281,7 @@ fn remove(access: &Access, name: &AccountName) -> Result<(), Error> {
         }
         id
     };
-    access.db.write_blocking(|tx| -> Result<(), Error> {
+    access.change(|tx| {
         // In the transaction again: two owners who remove each other at once must leave one.
         let others: u32 = tx.query_row(
             "SELECT count(*) FROM account WHERE role = 'owner' AND id <> ?1",

@@ -10,8 +10,8 @@
 //! answer    HMAC-SHA256(key = the code's 16 characters, "refuge claim v1 node"   exporter node-id)
 //! ```
 //!
-//! A node without an owner always has a code: where a damaged database took the accounts with it, a new code
-//! appears on the console, and whoever stands there is let in again.
+//! A node without an owner always has a code: where the accounts are lost for good, with their copy, a new
+//! code appears on the console, and whoever stands there is let in again.
 
 use std::fmt;
 use std::net::IpAddr;

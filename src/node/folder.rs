@@ -4,7 +4,7 @@
 //! refuge.json   {"format":1,"node":"ed25519;…"}: marks the folder ours. Without "node": begun, not finished
 //! lock          held by the process that has the folder open; its content is that process's id
 //! identity/     node.key, tls.key, cert.pem, claim.json
-//! node.db       accounts, sessions, tokens, security log
+//! node.db       accounts, sessions, tokens, security log; node.db.old is a copy of the last change
 //! stores/NAME/  one named store
 //! refs/         one file per ref
 //! uploads/      partial uploads

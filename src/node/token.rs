@@ -224,7 +224,7 @@ pub(super) fn make(
         used_s: None,
         unsaved: false,
     };
-    access.db.write_blocking(|tx| -> Result<(), Error> {
+    access.change(|tx| {
         tx.execute(
             "INSERT INTO token (id, hash, account, label, scopes, created_s, expires_s)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -288,7 +288,7 @@ fn revoke(access: &Access, id: TokenId, of: Option<&AccountName>) -> Result<(), 
         });
         found.ok_or_else(|| Error::missing(Kind::Token, id))?
     };
-    access.db.write_blocking(|tx| -> Result<(), Error> {
+    access.change(|tx| {
         tx.execute("DELETE FROM token WHERE id = ?1", [id.as_bytes()])?;
         Ok(())
     })?;
