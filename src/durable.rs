@@ -125,9 +125,12 @@ pub fn read(path: &Path) -> Result<Option<State>, Error> {
 /// [`Error::Io`].
 pub fn remove(path: &Path) -> Result<(), Error> {
     let run = || -> io::Result<()> {
-        // The previous generation first: a crash in between must not bring it back as the state.
-        remove_if_there(&sibling(path, ".old"))?;
+        // The previous generation first, and durably: a crash in between must not bring it back as the state.
+        let had_previous = remove_if_there(&sibling(path, ".old"))?;
         remove_if_there(&sibling(path, ".new"))?;
+        if had_previous {
+            sync_folder_of(path)?;
+        }
         remove_if_there(path)?;
         sync_folder_of(path)
     };
@@ -203,10 +206,12 @@ fn sibling(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+/// Says whether it was there.
+fn remove_if_there(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -359,10 +359,10 @@ impl Place {
                     Err(source) => return Err(self.failed(&to, source)),
                 }
             }
-            self.remove(&layout::table_path(&self.root, id))?;
         }
         self.flush_folder(&target)?;
-        self.flush_folder(&source)
+        self.flush_folder(&source)?;
+        self.remove_table(id)
     }
 
     /// Makes the names of a folder durable. Where that fails no one may be told that they are.

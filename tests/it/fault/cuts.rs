@@ -12,10 +12,32 @@ use super::seed::Rng;
 /// Failures whose circumstances are printed.
 const SHOWN: usize = 3;
 
+/// Lines of a failure that are printed.
+const LINES_SHOWN: usize = 12;
+
+/// Which crashes of a recorded run are looked at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cuts {
+    /// Places, picked by chance; every place where there are fewer.
+    pub(crate) count: usize,
+    /// What happens at each.
+    pub(crate) crashes: &'static [Crash],
+}
+
+impl Cuts {
+    /// Power is lost at so many places, in each of the three ways.
+    pub(crate) fn power(count: usize) -> Self {
+        Self {
+            count,
+            crashes: &Crash::POWER,
+        }
+    }
+}
+
 /// A state to look at: where the run was cut, how, what is left, and how much of the journal came before.
 type State = (usize, Crash, Medium, usize);
 
-/// Judges a recording at `count` places picked by chance, each after all three ways of losing power, on two threads.
+/// Judges a recording at places picked by chance, each after every kind of crash, on two threads.
 ///
 /// `judge` gets the folder that is found and what may be in it; its errors are printed with the operations around.
 ///
@@ -25,10 +47,10 @@ pub(crate) fn judge_cuts(
     name: &str,
     recording: &Recording,
     journal: &Journal,
-    (count, rng): (usize, &Rng),
+    (cuts, rng): (Cuts, &Rng),
     judge: impl Fn(&Path, &Expectation) -> Result<(), String> + Sync,
 ) {
-    let places = recording.pick(count, &mut rng.branch("places"));
+    let places = recording.pick(cuts.count, &mut rng.branch("places"));
     let failures = Mutex::new(Vec::new());
     let (states, queue) = std::sync::mpsc::sync_channel::<State>(4);
     let queue = Mutex::new(queue);
@@ -47,7 +69,7 @@ pub(crate) fn judge_cuts(
             });
         }
         recording.visit(&places, |place, medium, mark| {
-            for crash in Crash::POWER {
+            for crash in cuts.crashes.iter().copied() {
                 let after = medium.after(crash, &mut rng.branch((place, crash)));
                 states
                     .send((place, crash, after, mark))
@@ -59,13 +81,19 @@ pub(crate) fn judge_cuts(
     let failures = failures.into_inner().expect("no judge panics here");
     for (place, crash, wrong, mark) in failures.iter().take(SHOWN) {
         let around = recording.describe(*place);
+        let wrong: Vec<&str> = wrong.lines().take(LINES_SHOWN).collect();
         let histories: String = wrong
-            .lines()
+            .iter()
             .filter_map(|line| history(line, journal, *mark))
             .collect();
+        let wrong = wrong.join("\n");
         eprintln!("{name}: {crash:?} at {place}:\n{wrong}\n{histories}{around}");
     }
-    let all = places.len() * Crash::POWER.len();
+    let all = places.len() * cuts.crashes.len();
+    eprintln!(
+        "{name}: {all} crash states of {} operations",
+        recording.places() - 1
+    );
     assert!(
         failures.is_empty(),
         "{name}: {} of {all} crash states break the rule",

@@ -5,9 +5,9 @@ use nix::errno::Errno;
 use super::folder;
 use super::fs::{Call, Fault, FaultFs};
 use super::journal::Journal;
-use super::load::{Load, judge};
+use super::load::{Load, Open, judge};
 use super::medium::{Crash, Names};
-use super::power::{Open, blob_files, haystack};
+use super::power::{blob_files, haystack};
 use super::seed::{Count, Rng};
 
 /// Failures, each of another call at another place of a load.
@@ -76,6 +76,7 @@ fn survives_failures(name: &str, open: Open) {
             backend: &*backend,
             journal: &journal,
             disk: None,
+            aside: None,
         };
         load.run(2, STEPS, &rng.branch("meets it"));
         disk.heal();
@@ -90,7 +91,7 @@ fn survives_failures(name: &str, open: Open) {
         let medium = disk.crash(Crash::DropAll, &mut rng);
         folder::write_to(&medium, found.path()).expect("a medium can be written out");
         drop(backend);
-        if let Err(wrong) = judge(|| open(&found.path().join("store")), &journal.expected()) {
+        if let Err(wrong) = judge(open, &found.path().join("store"), &journal.expected()) {
             panic!("{what}:\n{wrong}");
         }
     }

@@ -4,6 +4,7 @@
 //! files of their own, deletes leave tombstones that compaction has to respect, aliases and classes are durable too.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use bytes::Bytes;
 use refuge::coffer::{
@@ -16,16 +17,22 @@ use super::journal::{Expectation, Intent, Journal, Outcome, Value};
 use super::seed::Rng;
 
 /// Different small blobs that are put and deleted.
-const SMALL: usize = 160;
+pub(super) const SMALL: usize = 160;
 
 /// Different blobs that are streamed; larger than what a backend takes in one piece.
-const LARGE: usize = 4;
+pub(super) const LARGE: usize = 4;
 
 /// Bytes of a streamed blob.
 const LARGE_BYTES: usize = PACKED_BYTES_MAX + 70_000;
 
 /// Blobs of more bytes than this are not in any load.
 const READ_BYTES_MAX: usize = 2 * LARGE_BYTES;
+
+/// Opens a backend in a folder.
+pub(crate) type Open = fn(&Path) -> Result<Box<dyn Backend>, Error>;
+
+/// Where each backend keeps damaged blobs, below its folder.
+pub(crate) const ASIDE: &str = "quarantine";
 
 /// One load: what it drives, and where it is written down.
 #[derive(Clone, Copy)]
@@ -34,6 +41,8 @@ pub(crate) struct Load<'a> {
     pub(crate) journal: &'a Journal,
     /// The disk whose recording gets the marks of the journal.
     pub(crate) disk: Option<&'a FaultFs>,
+    /// Where the backend sets blobs aside, to be written down as well: they are kept for a person.
+    pub(crate) aside: Option<&'a Path>,
 }
 
 impl Load<'_> {
@@ -61,7 +70,9 @@ impl Load<'_> {
             // By one thread: that a part put after a pin changes nothing is no matter of crashes.
             91..95 if thread == 0 => self.pin(rng),
             91..95 => self.put(rng),
-            95..97 => self.quarantine(rng),
+            // By one thread, so that what it finds set aside is what it set aside.
+            95..97 if thread == 0 => self.quarantine(rng),
+            95..97 => self.put(rng),
             _ => self.compact(),
         }
     }
@@ -136,8 +147,20 @@ impl Load<'_> {
     }
 
     fn quarantine(self, rng: &mut Rng) {
-        let id = id_of(rng.below(SMALL));
+        let id = id_of(rng.below(SMALL + LARGE));
         self.journaled(vec![(id, None)], |backend| backend.quarantine(&id));
+        let Some(folder) = self.aside.filter(|_| self.backend.status().read_only.is_none()) else {
+            return;
+        };
+        let name = id.hex();
+        for (key, value) in set_aside(folder)
+            .into_iter()
+            .filter(|(key, _)| key.contains(&name))
+        {
+            let value = Some(value);
+            let begun = self.journal.begin(self.disk, Intent { key, value });
+            self.journal.end(self.disk, begun, Outcome::Acked);
+        }
     }
 
     fn compact(self) {
@@ -165,13 +188,10 @@ impl Load<'_> {
 ///
 /// # Errors
 /// With every violation, a line each.
-pub(crate) fn judge(
-    open: impl Fn() -> Result<Box<dyn Backend>, Error>,
-    expected: &Expectation,
-) -> Result<(), String> {
+pub(crate) fn judge(open: Open, folder: &Path, expected: &Expectation) -> Result<(), String> {
     let say = |error: Error| error.to_string();
-    let backend = open().map_err(say)?;
-    let mut wrong = violations(&*backend, expected).map_err(say)?;
+    let backend = open(folder).map_err(say)?;
+    let mut wrong = violations(&*backend, folder, expected).map_err(say)?;
     let report = backend
         .check(
             CheckOptions {
@@ -206,11 +226,12 @@ pub(crate) fn judge(
             backend: &*backend,
             journal: &journal,
             disk: None,
+            aside: None,
         };
         load.run(1, 6, &Rng::fixed(expected.keys().count() as u64));
         let acked = journal.expected();
         drop(backend);
-        wrong = violations(&*open().map_err(say)?, &acked).map_err(say)?;
+        wrong = violations(&*open(folder).map_err(say)?, folder, &acked).map_err(say)?;
         wrong
             .iter_mut()
             .for_each(|line| line.insert_str(0, "after new writes and a clean start: "));
@@ -222,8 +243,10 @@ pub(crate) fn judge(
     }
 }
 
-fn violations(backend: &dyn Backend, expected: &Expectation) -> Result<Vec<String>, Error> {
-    let mut found = BTreeMap::new();
+fn violations(backend: &dyn Backend, folder: &Path, expected: &Expectation) -> Result<Vec<String>, Error> {
+    // More may have been set aside than was written down.
+    let mut found = set_aside(&folder.join(ASIDE));
+    found.retain(|key, _| expected.value_of(key).is_some());
     for stat in backend.list(None)? {
         let stat = stat?;
         let Some(mut reader) = backend.open(&stat.id)? else {
@@ -246,6 +269,19 @@ fn violations(backend: &dyn Backend, expected: &Expectation) -> Result<Vec<Strin
     Ok(expected.violations(&found))
 }
 
+/// The files of a quarantine and a hash of each.
+fn set_aside(folder: &Path) -> BTreeMap<String, String> {
+    // A store that was not begun has none.
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    files
+        .filter_map(|file| {
+            let bytes = std::fs::read(file.path()).ok()?;
+            let key = format!("aside {}", file.file_name().display());
+            Some((key, blake3::hash(&bytes).to_hex().to_string()))
+        })
+        .collect()
+}
+
 fn outcome<T>(done: &Result<T, Error>) -> Outcome {
     if done.is_ok() {
         Outcome::Acked
@@ -254,7 +290,7 @@ fn outcome<T>(done: &Result<T, Error>) -> Outcome {
     }
 }
 
-fn blob_key(id: &BlobId) -> String {
+pub(super) fn blob_key(id: &BlobId) -> String {
     format!("blob {id}")
 }
 
@@ -274,7 +310,7 @@ fn class_of(number: usize) -> Class {
     }
 }
 
-fn id_of(number: usize) -> BlobId {
+pub(super) fn id_of(number: usize) -> BlobId {
     BlobId::of(&content(number))
 }
 
@@ -288,7 +324,7 @@ fn packed(number: usize, class: Class) -> Packed {
 }
 
 /// The bytes of blob `number`: the small ones of a few bytes up to ten pages, half of them compressible.
-fn content(number: usize) -> Vec<u8> {
+pub(super) fn content(number: usize) -> Vec<u8> {
     let mut rng = Rng::fixed(number as u64);
     let is_large = (SMALL..SMALL + LARGE).contains(&number);
     let len = match (is_large, number % 8) {

@@ -40,6 +40,9 @@ pub(crate) enum Crash {
 impl Crash {
     /// The three ways of losing power.
     pub(crate) const POWER: [Self; 3] = [Self::DropAll, Self::RandomPages, Self::Reordered];
+
+    /// Those, and a kill.
+    pub(crate) const ALL: [Self; 4] = [Self::DropAll, Self::RandomPages, Self::Reordered, Self::KeepAll];
 }
 
 /// When names are durable.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::cuts::judge_cuts;
+use super::cuts::{Cuts, judge_cuts};
 use super::driver::{drive, judge_node, note_owner};
 use super::folder;
 use super::fs::FaultFs;
@@ -56,7 +56,7 @@ fn a_node_keeps_what_it_acknowledged_when_power_is_lost() {
         "node",
         &recording,
         &journal,
-        (POINTS.rounds(), &rng),
+        (Cuts::power(POINTS.rounds()), &rng),
         |found, expected| {
             // Before the folder's own name is durable there is nothing to be lost.
             judge_node(&found.join("data"), expected)
@@ -96,7 +96,7 @@ fn a_snapshot_that_was_reported_is_there_when_power_is_lost() {
         "snapshots",
         &recording,
         &journal,
-        (POINTS.rounds(), &rng),
+        (Cuts::power(POINTS.rounds()), &rng),
         |found, expected| {
             let data = found.join("data");
             if expected.value_of(&snapshot(0).key).is_none() || !data.exists() {

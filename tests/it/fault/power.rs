@@ -5,10 +5,10 @@ use std::path::Path;
 
 use refuge::coffer::{Backend, Error, Fs, Haystack, HaystackOptions};
 
-use super::cuts::judge_cuts;
+use super::cuts::{Cuts, judge_cuts};
 use super::fs::FaultFs;
 use super::journal::Journal;
-use super::load::{Load, judge};
+use super::load::{ASIDE, Load, Open, judge};
 use super::medium::{Crash, Medium, Names};
 use super::recording::Recording;
 use super::seed::{Count, Rng};
@@ -22,9 +22,6 @@ const POINTS: Count = Count {
 /// Starts after a power cut that are cut themselves, and crash points in each of them.
 const RECOVERIES: Count = Count { sample: 6, full: 60 };
 const POINTS_OF_RECOVERY: usize = 5;
-
-/// Opens a backend in a folder.
-pub(crate) type Open = fn(&Path) -> Result<Box<dyn Backend>, Error>;
 
 /// Volumes and checkpoints so small that there are many of each within one run.
 pub(crate) fn haystack(folder: &Path) -> Result<Box<dyn Backend>, Error> {
@@ -81,8 +78,8 @@ fn survives_power_loss(name: &str, open: Open, rule: Names) {
         name,
         &recording,
         &journal,
-        (POINTS.rounds(), &rng),
-        |found, expected| judge(|| open(&found.join("store")), expected),
+        (Cuts::power(POINTS.rounds()), &rng),
+        |found, expected| judge(open, &found.join("store"), expected),
     );
 }
 
@@ -115,9 +112,9 @@ fn survives_power_loss_in_recovery(name: &str, open: Open) {
         let recovery = disk.recorded();
         drop(disk);
         let before = Journal::after(&journal.expected_at(mark));
-        let points = (POINTS_OF_RECOVERY, &rng.branch(number));
+        let points = (Cuts::power(POINTS_OF_RECOVERY), &rng.branch(number));
         judge_cuts(name, &recovery, &before, points, |found, _| {
-            judge(|| open(&found.join("store")), &before.expected())
+            judge(open, &found.join("store"), &before.expected())
         });
     }
 }
@@ -134,11 +131,13 @@ pub(crate) fn record(open: Open, rng: &Rng) -> Option<(Recording, Journal)> {
 /// A load twice over, so that a start after an orderly end is part of it.
 fn drive(disk: &FaultFs, journal: &Journal, open: Open, rng: &Rng) {
     for round in 0..2 {
-        let backend = open(&disk.path("store")).expect("a store on a sound disk");
+        let store = disk.path("store");
+        let backend = open(&store).expect("a store on a sound disk");
         let load = Load {
             backend: &*backend,
             journal,
             disk: Some(disk),
+            aside: Some(&store.join(ASIDE)),
         };
         load.run(3, 60, &rng.branch(round));
     }
