@@ -29,3 +29,4 @@ mod rot;
 pub(crate) mod seed;
 pub(crate) mod strace;
 mod upkeep;
+mod work;

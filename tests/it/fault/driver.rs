@@ -11,6 +11,7 @@ use super::folder;
 use super::fs::FaultFs;
 use super::journal::{Expectation, Intent, Journal, Outcome, Value};
 use super::seed::Rng;
+use super::work;
 use crate::support::{Answer, Http, Node, Ran, refuge};
 
 /// Different blobs of one load.
@@ -123,10 +124,13 @@ impl<'a> Driver<'a> {
 
     fn step(&mut self, rng: &mut Rng) -> io::Result<()> {
         let number = rng.below(BLOBS);
-        match rng.below(10) {
-            0..6 => self.put(number).map(drop),
-            6..8 => self.delete(number).map(drop),
-            _ => self.get(number).map(drop),
+        match rng.below(40) {
+            0..18 => self.put(number).map(drop),
+            18..26 => self.delete(number).map(drop),
+            26..32 => self.get(number).map(drop),
+            32..35 => self.upload(number),
+            35..39 => self.move_ref(rng),
+            _ => self.collect(),
         }
     }
 
@@ -174,22 +178,27 @@ impl<'a> Driver<'a> {
     ) -> io::Result<Answer> {
         let intent = Intent {
             key: key_of(&blob(number).0),
-            value,
+            value: value.clone(),
         };
         let begun = self.journal.begin(self.disk, intent);
         let answer = send(&mut self.http);
-        let outcome = match &answer {
-            Ok(answer) if answer.is_success() => Outcome::Acked,
-            // What is not there needs no deleting.
-            Ok(Answer { status: 404, .. }) => Outcome::Acked,
-            Ok(Answer {
-                status: 400..500 | 507,
-                ..
-            }) => Outcome::Refused,
-            Ok(_) | Err(_) => Outcome::Unknown,
-        };
-        self.journal.end(self.disk, begun, outcome);
+        self.journal
+            .end(self.disk, begun, outcome_of(&answer, value.as_deref()));
         answer
+    }
+}
+
+/// What an answer says of what was asked: that something gets a value, or that it goes (`None`).
+pub(super) fn outcome_of(answer: &io::Result<Answer>, value: Option<&str>) -> Outcome {
+    match answer {
+        Ok(answer) if answer.is_success() => Outcome::Acked,
+        // What is not there needs no deleting.
+        Ok(Answer { status: 404, .. }) if value.is_none() => Outcome::Acked,
+        Ok(Answer {
+            status: 400..500 | 507,
+            ..
+        }) => Outcome::Refused,
+        Ok(_) | Err(_) => Outcome::Unknown,
     }
 }
 
@@ -252,16 +261,22 @@ pub(crate) fn violations(node: &Node, expected: &Expectation) -> io::Result<Vec<
         return Ok(Vec::new());
     };
     let mut http = node.client(token)?;
+    let known = http.send("GET", "/api/session", &[], &[])?;
+    if known.status == 401 && !expected.is_certain(OWNER) {
+        return Ok(Vec::new());
+    }
     let mut found = BTreeMap::new();
+    let mut wrong = work::add_to(&mut found, &mut http, expected)?;
     let mut after = String::new();
     loop {
         let page = http.send("GET", &format!("/blobs?limit=1000{after}"), &[], &[])?;
-        if page.status == 401 && !expected.is_certain(OWNER) {
-            return Ok(Vec::new());
-        }
         let page: serde_json::Value = serde_json::from_slice(&page.accepted()?.body)?;
         for item in page["blobs"].as_array().into_iter().flatten() {
             let id = item["id"].as_str().unwrap_or_default();
+            // Parts are no client's, but what refs name.
+            if item["class"] == "part" {
+                continue;
+            }
             let answer = http.send("GET", &path_of(id), &[], &[])?;
             let content = format!("blake3;{}", blake3::hash(&answer.body).to_hex());
             found.insert(
@@ -279,7 +294,8 @@ pub(crate) fn violations(node: &Node, expected: &Expectation) -> io::Result<Vec<
         }
     }
     found.insert(OWNER.into(), token.into());
-    Ok(expected.violations(&found))
+    wrong.extend(expected.violations(&found));
+    Ok(wrong)
 }
 
 /// The id and the bytes of blob `number`.
@@ -294,10 +310,10 @@ pub(crate) fn blob(number: usize) -> (String, Vec<u8>) {
     (format!("blake3;{}", blake3::hash(&body).to_hex()), body)
 }
 
-fn key_of(id: &str) -> String {
+pub(super) fn key_of(id: &str) -> String {
     format!("blob {id}")
 }
 
-fn path_of(id: &str) -> String {
+pub(super) fn path_of(id: &str) -> String {
     format!("/blobs/{}", id.replace(';', "-"))
 }

@@ -1,5 +1,6 @@
 //! Faults at system calls of the real binary, by `strace`: it works on a static binary, where a preloaded library can't.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,37 @@ pub(crate) fn inject(command: &Command, injection: Injection<'_>, log: &Path) ->
             format!("inject={calls}:{what}:when={when}"),
         ],
     )
+}
+
+/// The command, run under `strace` with nothing done to it.
+pub(crate) fn watch(command: &Command, calls: &str, log: &Path) -> Command {
+    traced(command, log, &[format!("trace={calls}")])
+}
+
+/// How often each call of a trace was made by the thread that made it most: as [`Injection::when`] counts.
+pub(crate) fn most_of_a_thread(log: &Path) -> io::Result<BTreeMap<String, usize>> {
+    let mut made: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let text = std::fs::read_to_string(log)?;
+    for line in text.lines() {
+        // `1234  pwrite64(...`; what goes on after an interruption begins with `<...`.
+        let Some((thread, rest)) = line.split_once(' ') else {
+            continue;
+        };
+        if let Some((call, _)) = rest.trim_start().split_once('(') {
+            let is_call = call
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            if is_call {
+                *made.entry((thread, call)).or_default() += 1;
+            }
+        }
+    }
+    let mut most: BTreeMap<String, usize> = BTreeMap::new();
+    for ((_, call), count) in made {
+        let known = most.entry(call.to_owned()).or_default();
+        *known = count.max(*known);
+    }
+    Ok(most)
 }
 
 fn traced(command: &Command, log: &Path, expressions: &[String]) -> Command {
