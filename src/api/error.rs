@@ -110,13 +110,18 @@ pub(super) struct ErrorBody {
     missing: Vec<BlobId>,
 }
 
+/// Bytes of a reason that a client is told: it knows what it sent.
+const REASON_BYTES_MAX: usize = 400;
+
 impl Error {
-    /// A part of the request that is not what it must be.
+    /// A part of the request that is not what it must be. A reason that quotes the request is cut.
     pub(super) fn malformed(what: &'static str, reason: impl ToString) -> Error {
-        Error::Malformed {
-            what,
-            reason: reason.to_string(),
+        let mut reason = reason.to_string();
+        if reason.len() > REASON_BYTES_MAX {
+            reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+            reason.push('…');
         }
+        Error::Malformed { what, reason }
     }
 
     /// There is no such thing.

@@ -57,7 +57,9 @@ const GAUGES: [Gauge; 7] = [
 
 /// The numbers.
 pub(super) async fn metrics(call: Call) -> Result<Response, Error> {
-    let text = written(&call.node().stores().list(), call.node().claim().is_claimed());
+    let node = call.node();
+    let hashed = node.accounts().passwords_hashed();
+    let text = written(&node.stores().list(), node.claim().is_claimed(), hashed);
     Ok(answer::text(
         StatusCode::OK,
         HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
@@ -65,7 +67,7 @@ pub(super) async fn metrics(call: Call) -> Result<Response, Error> {
     ))
 }
 
-fn written(stores: &[StoreInfo], is_claimed: bool) -> String {
+fn written(stores: &[StoreInfo], is_claimed: bool, hashed: u64) -> String {
     let mut text = String::new();
     let mut line = |args: std::fmt::Arguments<'_>| {
         text.write_fmt(args).expect("a string takes what it is given");
@@ -82,6 +84,11 @@ fn written(stores: &[StoreInfo], is_claimed: bool) -> String {
     ));
     line(format_args!("# TYPE refuge_claimed gauge"));
     line(format_args!("refuge_claimed {}", u8::from(is_claimed)));
+    line(format_args!(
+        "# HELP refuge_password_hashes_total Passwords that were hashed: set, right or guessed."
+    ));
+    line(format_args!("# TYPE refuge_password_hashes_total counter"));
+    line(format_args!("refuge_password_hashes_total {hashed}"));
     for gauge in GAUGES {
         line(format_args!("# HELP {} {}", gauge.name, gauge.what));
         line(format_args!("# TYPE {} gauge", gauge.name));

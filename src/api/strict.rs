@@ -1,4 +1,4 @@
-//! What every JSON body must be before its meaning is looked at: bounded in depth and keys, each key once.
+//! What every JSON body must be before its meaning is looked at: bounded in depth, keys, items and strings, each key once.
 //!
 //! Two parsers that read a repeated key differently are a hole (CVE-2017-12635): so nothing with one passes,
 //! not even where the key means nothing to us.
@@ -14,14 +14,29 @@ const DEPTH_MAX: usize = 64;
 /// Keys of one object: none of ours has more than a dozen.
 const KEYS_MAX: usize = 256;
 
+/// Items of one array: twice as many as any of ours may have, which says so itself.
+const ITEMS_MAX: usize = 20_000;
+
+/// Bytes of one string, as it is written: paths and labels are far shorter, and an error that quotes one stays small.
+const STRING_BYTES_MAX: usize = 64 * 1024;
+
+/// What of a body is out of bounds.
+#[derive(Debug, PartialEq, Eq)]
+enum Bound {
+    Depth,
+    String,
+}
+
 /// Why a body is refused.
 ///
 /// # Errors
 /// The sentence for the client.
 pub(super) fn check(json: &[u8]) -> Result<(), String> {
-    // The parser recurses; this does not.
-    if nests_deeper_than(json, DEPTH_MAX) {
-        return Err(format!("nests deeper than {DEPTH_MAX} levels"));
+    // The parser recurses, and copies strings; this does neither.
+    match beyond(json, DEPTH_MAX, STRING_BYTES_MAX) {
+        Some(Bound::Depth) => return Err(format!("nests deeper than {DEPTH_MAX} levels")),
+        Some(Bound::String) => return Err(format!("has a string of more than {STRING_BYTES_MAX} bytes")),
+        None => {}
     }
     let mut parser = serde_json::Deserializer::from_slice(json);
     Strict
@@ -30,23 +45,29 @@ pub(super) fn check(json: &[u8]) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-/// Whether brackets outside of strings nest deeper than `limit`.
-fn nests_deeper_than(json: &[u8], limit: usize) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+/// Which bound is passed first: of brackets outside of strings, or of bytes in a string.
+fn beyond(json: &[u8], depth_max: usize, string_bytes_max: usize) -> Option<Bound> {
+    let (mut depth, mut escaped) = (0_usize, false);
+    // How far into a string this is.
+    let mut string_bytes = None;
     for byte in json {
-        match (in_string, *byte) {
-            (true, _) if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => in_string = !in_string,
-            (false, b'[' | b'{') => depth += 1,
-            (false, b']' | b'}') => depth = depth.saturating_sub(1),
-            (true | false, _) => {}
+        match (&mut string_bytes, *byte) {
+            (Some(len), _) if *len > string_bytes_max => return Some(Bound::String),
+            (None, b'"') => string_bytes = Some(0),
+            (None, b'[' | b'{') => depth += 1,
+            (None, b']' | b'}') => depth = depth.saturating_sub(1),
+            (None, _) => {}
+            (Some(_), b'"') if !escaped => string_bytes = None,
+            (Some(len), byte) => {
+                *len += 1;
+                escaped = byte == b'\\' && !escaped;
+            }
         }
-        if depth > limit {
-            return true;
+        if depth > depth_max {
+            return Some(Bound::Depth);
         }
     }
-    false
+    None
 }
 
 /// Reads a value and keeps nothing of it.
@@ -92,7 +113,15 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(Strict)?.is_some() {}
+        let mut count = 0;
+        while items.next_element_seed(Strict)?.is_some() {
+            count += 1;
+            if count > ITEMS_MAX {
+                return Err(A::Error::custom(format_args!(
+                    "more than {ITEMS_MAX} items in an array"
+                )));
+            }
+        }
         Ok(())
     }
 
@@ -120,9 +149,18 @@ mod tests {
     #[test]
     fn depth_counts_brackets_outside_of_strings() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
-        assert!(!nests_deeper_than(nested(64).as_bytes(), 64));
-        assert!(nests_deeper_than(nested(65).as_bytes(), 64));
-        assert!(!nests_deeper_than(br#"["[[[[\"[[[["]"#, 1));
+        assert_eq!(beyond(nested(64).as_bytes(), 64, 9), None);
+        assert_eq!(beyond(nested(65).as_bytes(), 64, 9), Some(Bound::Depth));
+        assert_eq!(beyond(br#"["[[[[\"[[[["]"#, 1, 99), None);
+        assert_eq!(beyond(br#"["\\",[[]]]"#, 2, 99), Some(Bound::Depth));
+    }
+
+    #[test]
+    fn strings_are_measured_as_they_are_written() {
+        let quoted = |len: usize| format!("[\"{}\",\"{}\"]", "a".repeat(len), "b".repeat(len));
+        assert_eq!(beyond(quoted(9).as_bytes(), 1, 9), None);
+        assert_eq!(beyond(quoted(10).as_bytes(), 1, 9), Some(Bound::String));
+        assert_eq!(beyond(br#"["\"\"\"\"\""]"#, 1, 9), Some(Bound::String));
     }
 
     #[test]

@@ -150,6 +150,11 @@ impl Accounts {
         .await
     }
 
+    /// How many passwords were hashed since the node was opened: what guessing costs it.
+    pub fn passwords_hashed(&self) -> u64 {
+        self.hasher.hashed()
+    }
+
     /// What to store of a password that may be set.
     pub(super) async fn store(&self, password: Option<Password>) -> Result<Option<StoredPassword>, Error> {
         match password {

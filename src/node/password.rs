@@ -1,6 +1,8 @@
 //! Passwords as they are kept: argon2id, one at a time, the same work whoever asks.
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
@@ -13,6 +15,11 @@ use crate::db;
 const MEMORY_KIB: u32 = 19 * 1024;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
+
+/// Address space taken for a hash, in blocks of 1 KiB; what is not touched is no memory. The C library of most systems
+/// keeps what was freed for the thread that freed it, a hash for each thread that ever made one, unless it is larger
+/// than 32 MiB (mallopt(3), `M_MMAP_THRESHOLD`): that goes back to the system at once.
+const RESERVED_BLOCKS: usize = 33 * 1024;
 
 const SALT_BYTES: usize = 16;
 const HASH_BYTES: usize = 32;
@@ -29,13 +36,20 @@ pub(super) struct StoredPassword {
 /// Computes hashes, never two at once: a second one would be another 19 MiB.
 pub(super) struct Hasher {
     turn: Semaphore,
+    hashed: AtomicU64,
 }
 
 impl Hasher {
     pub(super) fn new() -> Hasher {
         Hasher {
             turn: Semaphore::new(1),
+            hashed: AtomicU64::new(0),
         }
+    }
+
+    /// How many hashes were computed.
+    pub(super) fn hashed(&self) -> u64 {
+        self.hashed.load(Ordering::Relaxed)
     }
 
     /// What to keep of a password that someone sets.
@@ -72,12 +86,24 @@ impl Hasher {
 
     async fn hash(&self, password: Password, with: StoredPassword) -> Result<[u8; HASH_BYTES], Error> {
         let _turn = self.turn.acquire().await.map_err(|_| Error::Busy)?;
+        self.hashed.fetch_add(1, Ordering::Relaxed);
         db::crossing(move || {
             let params = Params::new(with.memory_kib, with.passes, LANES, Some(HASH_BYTES))
                 .map_err(|_| Error::Busy)?;
+            let mut memory = Vec::new();
+            let blocks = params.block_count();
+            memory
+                .try_reserve_exact(blocks.max(RESERVED_BLOCKS))
+                .map_err(|_| Error::Busy)?;
+            memory.resize(blocks, Block::default());
             let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
             let mut hash = [0; HASH_BYTES];
-            let done = argon2.hash_password_into(password.as_bytes(), &with.salt, &mut hash);
+            let done = argon2.hash_password_into_with_memory(
+                password.as_bytes(),
+                &with.salt,
+                &mut hash,
+                &mut memory[..],
+            );
             // With parameters and lengths of our own only memory can be missing.
             done.map(|()| hash).map_err(|_| Error::Busy)
         })

@@ -246,3 +246,19 @@ async fn the_database_holds_no_usable_secret() {
         assert!(!bytes.windows(needle.len()).any(|window| window == needle));
     }
 }
+
+#[tokio::test]
+async fn a_guess_costs_the_same_work_whether_or_not_there_is_such_an_account() {
+    let bench = Bench::claimed().await;
+    let accounts = bench.node.accounts();
+    for guess in 0..8_u8 {
+        // From another address each time, and later: none of these is limited.
+        bench.pass(HOUR);
+        let address = IpAddr::V4(Ipv4Addr::new(192, 168, 2, guess));
+        let who = if guess % 2 == 0 { "ann" } else { "nobody" };
+        let before = accounts.passwords_hashed();
+        let refused = accounts.log_in(name(who), password("wrong guess"), address).await;
+        assert!(matches!(refused, Err(Error::Refused(Refusal::Credentials))));
+        assert_eq!(accounts.passwords_hashed() - before, 1, "{who}");
+    }
+}

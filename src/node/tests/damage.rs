@@ -92,7 +92,7 @@ async fn a_damaged_database_is_set_aside_and_its_copy_has_every_account_and_toke
         assert_eq!(node.identity().node_id(), id);
         assert!(node.claim().is_claimed(), "{damage_name}");
         assert!(
-            node.tokens().find(&token.secret.expose()).is_some(),
+            node.tokens().find(token.secret.expose()).is_some(),
             "{damage_name}"
         );
         if damage_name == "short" {
