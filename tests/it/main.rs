@@ -11,6 +11,7 @@ mod blobs_http;
 mod cli;
 mod doors;
 mod fault;
+mod measure;
 mod pages;
 mod security;
 mod served;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub const PASSWORD: &str = "correct horse battery";
 
 /// Longer than anything that is right takes, so that a test that hangs fails.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A served node; it stops when dropped.
 pub struct Served {
@@ -236,13 +236,25 @@ impl Reply {
 
 /// Sends bytes as they stand and reads until the node closes.
 pub fn exchange(address: SocketAddr, wire: &[u8], head_only: bool) -> Reply {
-    let mut stream = TcpStream::connect(address).unwrap();
+    parse(
+        &answer_over(TcpStream::connect(address).unwrap(), wire),
+        head_only,
+    )
+}
+
+/// As [`exchange`], over a connection that is there.
+pub fn exchange_over(stream: TcpStream, wire: &[u8]) -> Reply {
+    parse(&answer_over(stream, wire), false)
+}
+
+fn answer_over(mut stream: TcpStream, wire: &[u8]) -> Vec<u8> {
+    stream.set_nonblocking(false).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     // A node that refuses early may close before it has read everything.
     let _ = stream.write_all(wire);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
-    parse(&answer, head_only)
+    answer
 }
 
 /// Reads one answer; a `100 Continue` before it is skipped.

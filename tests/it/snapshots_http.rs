@@ -2,13 +2,12 @@
 
 use std::io::{Cursor, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use refuge::files::{BackupOptions, Progress, backup};
 use refuge::id::StoreName;
 use tempfile::TempDir;
 
-use crate::served::{Ask, Served};
+use crate::served::{Ask, PATIENCE, Served};
 
 struct Bench {
     served: Served,
@@ -208,7 +207,7 @@ fn events_tell_what_changed_and_go_on_by_their_number() {
             ask = ask.header("Last-Event-ID", last);
         }
         let mut stream = TcpStream::connect(bench.served.plain).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(&ask.wire()).unwrap();
         stream
     };

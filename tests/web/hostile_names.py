@@ -17,7 +17,9 @@ work, browser, refuge = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 node = json.loads((work / "node.json").read_text())
 ready = json.loads((work / "ready").read_text().splitlines()[0])
 
-CALLS = ["fetch('/canary')", "new Image().src='/canary'", "location='/canary'"]
+# Each leaves a mark before it asks, so that one whose request is refused is found as well; one opens a dialog.
+MARK = "document.title='RAN!'"
+CALLS = [f"{MARK};fetch('/canary')", f"{MARK};new Image().src='/canary'", f"{MARK};alert(1);location='/canary'"]
 PAYLOADS = [f"<script>{call}</script>" for call in CALLS]
 PAYLOADS += [f'"><img src=x onerror="{call}">' for call in CALLS]
 PAYLOADS += [f"'><svg onload=\"{call}\">" for call in CALLS]
@@ -40,9 +42,9 @@ folder = work / "hostile"
 folder.mkdir()
 for payload in PAYLOADS:
     # A slash is the one character no name has.
-    name = payload.replace("/", "\u2215")[:80]
+    name = payload.replace("/", "\u2215")[:120]
     (folder / name).write_text(payload)
-    os.symlink(payload[:200], folder / f"link {name}"[:80])
+    os.symlink(payload[:200], folder / f"link {name}"[:120])
     line = http.client.HTTPConnection(node["host"])
     body = json.dumps({"label": payload[:100], "scopes": ["read"]})
     sent = {
@@ -66,6 +68,12 @@ class Door(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if "canary" in self.path:
             canaries.append(self.path)
+        if self.path == "/careless":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write("".join(PAYLOADS[1:2] + PAYLOADS[3:4]).encode())
+            return
         line = http.client.HTTPConnection(node["host"])
         line.request("GET", self.path, headers={"Cookie": node["cookie"]})
         answer = line.getresponse()
@@ -84,8 +92,10 @@ class Door(http.server.BaseHTTPRequestHandler):
 
 door = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Door)
 threading.Thread(target=door.serve_forever, daemon=True).start()
-for page in ["/", "/tokens", "/account", "/browse?ref=hostile"]:
-    shown = subprocess.run(
+
+
+def show(page):
+    return subprocess.run(
         [
             browser,
             "--headless",
@@ -99,9 +109,16 @@ for page in ["/", "/tokens", "/account", "/browse?ref=hostile"]:
         ],
         check=True,
         capture_output=True,
-        timeout=120,
+        timeout=600,
         text=True,
     ).stdout
+
+
+for page in ["/", "/tokens", "/account", "/browse?ref=hostile"]:
+    shown = show(page)
     assert "Sign out" in shown, f"{page} was not shown: {shown[:500]}"
+    assert "<title>RAN!" not in shown, f"a name ran on {page}"
 assert canaries == [], canaries
+# The same payloads on a page that is not careful run, and are noticed.
+assert "<title>RAN!" in show("/careless") and canaries, "the browser runs nothing at all"
 print(f"chromium: {len(PAYLOADS)} hostile names shown on 4 pages, none of them ran")

@@ -4,7 +4,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
-use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -13,6 +12,7 @@ use super::folder;
 use super::fs::{Call, Fault, FaultFs};
 use super::medium::{Crash, Medium, Names};
 use super::seed::Rng;
+use crate::support::ANSWER_WITHIN;
 
 /// Loses power with everything unflushed gone, and returns the folder that is found.
 fn found_after(disk: &FaultFs, crash: Crash) -> tempfile::TempDir {
@@ -353,11 +353,13 @@ fn a_power_cut_kills_the_process_before_the_change() {
     let Some(disk) = FaultFs::mount_or_skip(Names::Strict) else {
         return;
     };
-    let script = "set -e; for n in 1 2 3 4 5 6 7 8 9; do echo $n > \"$0/$n\"; sync \"$0/$n\"; sync \"$0\"; echo $n; done; sleep 60";
+    let script = "set -e; for n in 1 2 3 4 5 6 7 8 9; do echo $n > \"$0/$n\"; sync \"$0/$n\"; sync \"$0\"; echo $n; done; read -r forever";
     let mut shell = std::process::Command::new("sh");
     shell
         .args(["-c", script])
         .arg(disk.root())
+        // Nothing ever comes: it waits until it is killed.
+        .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped());
     let mut child = shell.spawn().expect("a shell");
     disk.cut_power_at(14, child.id());
@@ -401,7 +403,7 @@ fn a_held_flush_does_not_hold_reads() {
         assert!(answers.try_recv().is_err(), "the flush is held");
         disk.release_flushes();
         answers
-            .recv_timeout(Duration::from_secs(10))
+            .recv_timeout(ANSWER_WITHIN)
             .expect("the flush is answered");
     });
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 use super::driver::Claimed;
 use super::folder;
 use super::seed::{Count, Rng};
+use crate::measure::{memory_kib, reset_peak};
 use crate::support::{Http, Node, refuge};
 
 /// Bytes of the upload whose memory is measured.
@@ -88,8 +89,8 @@ fn a_large_upload_needs_a_window_of_memory() {
             .expect("an answer")
             .is_success()
     );
-    let before = resident_kib(&node, "VmRSS");
-    reset_peak(&node);
+    let before = memory_kib(node.pid(), "VmRSS");
+    reset_peak(node.pid());
     let len = UPLOAD_MIB.rounds() as u64 * (1 << 20);
     let body = Repeated {
         block: Rng::fixed(2).bytes(1 << 20),
@@ -100,7 +101,7 @@ fn a_large_upload_needs_a_window_of_memory() {
         .send_from("POST", "/blobs", &[], len, body)
         .expect("an answer");
     assert!(answer.is_success(), "{}: {}", answer.status, answer.text());
-    let added = resident_kib(&node, "VmHWM").saturating_sub(before);
+    let added = memory_kib(node.pid(), "VmHWM").saturating_sub(before);
     assert!(
         added <= UPLOAD_ADDS_KIB,
         "{len} bytes added {added} KiB to the {before} KiB before"
@@ -125,25 +126,6 @@ impl Read for Repeated {
         self.at += len as u64;
         Ok(len)
     }
-}
-
-/// A line of `/proc/<pid>/status`, in KiB.
-fn resident_kib(node: &Node, line: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("a status");
-    let found = status
-        .lines()
-        .find(|found| found.starts_with(line))
-        .expect("the line");
-    found
-        .split_whitespace()
-        .nth(1)
-        .and_then(|kib| kib.parse().ok())
-        .expect("a number")
-}
-
-/// Begins the measurement of the peak anew (proc(5), clear_refs).
-fn reset_peak(node: &Node) {
-    std::fs::write(format!("/proc/{}/clear_refs", node.pid()), "5").expect("the kernel allows it");
 }
 
 #[test]
