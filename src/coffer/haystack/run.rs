@@ -30,8 +30,8 @@ const MAGIC: &[u8; 8] = b"REFUGERN";
 const FORMAT: u32 = 1;
 const PROBES: u32 = 6;
 
-/// Blocks read at once by a listing.
-const LISTING_BLOCKS: usize = 32;
+/// Blocks read at once by a listing at most, 32 KiB: it reads from as many runs as there are.
+const LISTING_BLOCKS_MAX: usize = 8;
 
 const LEN_BITS: u32 = 56;
 
@@ -242,6 +242,7 @@ impl Run {
         RunIter {
             run: Arc::clone(self),
             block: start,
+            ahead: 1,
             after,
             buffer: Vec::new(),
             at: 0,
@@ -285,6 +286,9 @@ impl Run {
 pub(super) struct RunIter {
     run: Arc<Run>,
     block: usize,
+    /// Blocks to read next time: twice as many each time, as most listings want one page and of that a part
+    /// from each run.
+    ahead: usize,
     after: Option<BlobId>,
     buffer: Vec<(BlobId, Entry)>,
     at: usize,
@@ -311,9 +315,8 @@ impl Iterator for RunIter {
 
 impl RunIter {
     fn fill(&mut self) -> Result<(), Error> {
-        // Begin small: most listings want one page.
-        let count = if self.buffer.is_empty() { 2 } else { LISTING_BLOCKS };
-        let bytes = self.run.read_blocks(self.block, count)?;
+        let bytes = self.run.read_blocks(self.block, self.ahead)?;
+        self.ahead = (self.ahead * 2).min(LISTING_BLOCKS_MAX);
         self.buffer.clear();
         self.at = 0;
         for block in bytes.chunks_exact(BLOCK_BYTES) {
