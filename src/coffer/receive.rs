@@ -1,6 +1,6 @@
 //! A blob of any length on its way in: small ones join a group commit, large ones are streamed.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ring::digest;
 use tokio::task::JoinHandle;
 
@@ -13,7 +13,8 @@ use crate::id::{BlobAddress, BlobId, Sha256Id};
 /// Up to here a blob is held in memory and shares a flush with others; above, it is streamed.
 const HELD_BYTES_MAX: usize = 1024 * 1024;
 
-/// Bytes handed to the storage thread at once: while it hashes and writes one, the next is being received.
+/// Bytes handed to the storage thread at once, whole frames: while it hashes and writes one window, the next is
+/// being received.
 const WINDOW_BYTES: usize = 2 * FRAME_BYTES;
 
 /// A blob being received. Dropping it leaves nothing.
@@ -21,7 +22,7 @@ pub struct Receiver {
     store: Store,
     class: Class,
     expect: Option<BlobAddress>,
-    held: BytesMut,
+    held: Vec<u8>,
     stream: Stream,
 }
 
@@ -37,6 +38,8 @@ enum Stream {
 struct Streamed {
     incoming: Box<dyn Incoming>,
     sha256: Option<digest::Context>,
+    /// The memory of the window that was written, for the next one.
+    spare: Vec<u8>,
 }
 
 impl Receiver {
@@ -45,7 +48,7 @@ impl Receiver {
             store,
             class,
             expect,
-            held: BytesMut::new(),
+            held: Vec::new(),
             stream: Stream::NotBegun,
         }
     }
@@ -61,7 +64,7 @@ impl Receiver {
         };
         self.held.extend_from_slice(&bytes);
         if self.held.len() > limit {
-            self.hand_over().await
+            self.hand_over(self.held.len() / FRAME_BYTES * FRAME_BYTES).await
         } else {
             Ok(())
         }
@@ -75,7 +78,7 @@ impl Receiver {
         let put = match self.stream {
             Stream::NotBegun => self.finish_held().await?,
             Stream::Working(_) | Stream::Failed => {
-                self.hand_over().await?;
+                self.hand_over(self.held.len()).await?;
                 self.finish_stream().await?
             }
         };
@@ -89,7 +92,7 @@ impl Receiver {
 
     async fn finish_held(&mut self) -> Result<Put, Error> {
         let is_quick = self.held.len() <= INLINE_BYTES_MAX;
-        let bytes = std::mem::take(&mut self.held).freeze();
+        let bytes = Bytes::from(std::mem::take(&mut self.held));
         let (store, class, expect) = (self.store.clone(), self.class, self.expect);
         let pack = move || {
             if let Some(BlobAddress::Sha256(expected)) = expect {
@@ -104,10 +107,16 @@ impl Receiver {
         self.store.commit(packed).await
     }
 
-    /// Gives what is held to the storage thread, after it is done with the window before.
-    async fn hand_over(&mut self) -> Result<(), Error> {
-        let window = std::mem::replace(&mut self.held, BytesMut::with_capacity(WINDOW_BYTES));
-        let streamed = self.settle().await?;
+    /// Gives the first `len` bytes of what is held to the storage thread, after it is done with the window
+    /// before.
+    async fn hand_over(&mut self, len: usize) -> Result<(), Error> {
+        let mut streamed = self.settle().await?;
+        let spare = streamed
+            .as_mut()
+            .map_or_else(Vec::new, |streamed| std::mem::take(&mut streamed.spare));
+        let mut window = std::mem::replace(&mut self.held, spare);
+        self.held.extend_from_slice(&window[len..]);
+        window.truncate(len);
         let (store, class, wants_sha256) = (
             self.store.clone(),
             self.class,
@@ -119,12 +128,17 @@ impl Receiver {
                 None => Streamed {
                     incoming: store.backend().begin(class)?,
                     sha256: wants_sha256.then(|| digest::Context::new(&digest::SHA256)),
+                    spare: Vec::new(),
                 },
             };
             if let Some(sha256) = &mut streamed.sha256 {
                 sha256.update(&window);
             }
             streamed.incoming.write(&window)?;
+            window.clear();
+            // The first window is larger than those that follow.
+            window.shrink_to(WINDOW_BYTES + FRAME_BYTES);
+            streamed.spare = window;
             Ok(streamed)
         }));
         Ok(())

@@ -10,6 +10,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use super::Core;
 use super::needle::{HEADER_BYTES, Header, Kind};
 use super::run::Entry;
@@ -24,14 +26,17 @@ use crate::id::BlobId;
 /// Up to here a streamed blob is appended to a shared volume.
 const HELD_BYTES_MAX: usize = 1024 * 1024;
 
-/// Bytes after which the medium is asked to take what was written, so that the last flush is short.
-const SYNC_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes after which the system is asked to begin writing them to the medium, so that the last flush is short.
+const BEGIN_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Bytes after which they are flushed: what a slow card may be behind at most, and what the page cache holds.
+const SYNC_BYTES: u64 = 256 * 1024 * 1024;
 
 /// A blob being streamed in.
 pub(super) struct Stream {
     core: Arc<Core>,
     class: Class,
-    /// Plain bytes not yet written: at most [`HELD_BYTES_MAX`] before a file is begun, less than a frame after.
+    /// Plain bytes not yet written: at most [`HELD_BYTES_MAX`] before a file is begun, at most a frame after.
     held: Vec<u8>,
     file: Option<Staged>,
 }
@@ -40,6 +45,8 @@ struct Staged {
     volume: Volume,
     tree: Tree,
     end: u64,
+    /// Up to where the system was asked to begin writing.
+    begun: u64,
     synced: u64,
 }
 
@@ -64,30 +71,32 @@ impl Stream {
                 volume,
                 tree: Tree::default(),
                 end,
+                begun: 0,
                 synced: 0,
             });
         }
         Ok(self.file.as_mut().expect("just made"))
     }
 
-    fn write_held(&mut self, whole: bool) -> Result<(), Error> {
-        let held = std::mem::take(&mut self.held);
+    /// Writes what is held, as frames; only the last one of a blob may be short.
+    fn write_held(&mut self) -> Result<(), Error> {
+        let mut held = std::mem::take(&mut self.held);
+        self.write_frames(&held)?;
+        // The same memory again for what comes.
+        held.clear();
+        held.shrink_to(FRAME_BYTES);
+        self.held = held;
+        Ok(())
+    }
+
+    fn write_frames(&mut self, plain: &[u8]) -> Result<(), Error> {
         let compression = self.core.options.compression;
         let core = Arc::clone(&self.core);
         let staged = self.staged()?;
-        let mut frames = held.chunks_exact(FRAME_BYTES);
-        for frame in &mut frames {
+        for frame in plain.chunks(FRAME_BYTES) {
             staged
                 .write(frame, compression)
                 .map_err(|error| core.fail(error))?;
-        }
-        let rest = frames.remainder();
-        if whole && !rest.is_empty() {
-            staged
-                .write(rest, compression)
-                .map_err(|error| core.fail(error))?;
-        } else {
-            self.held.extend_from_slice(rest);
         }
         Ok(())
     }
@@ -99,6 +108,9 @@ impl Staged {
         let stored = packed.as_deref().unwrap_or(frame);
         self.put(stored)?;
         self.tree.push(frame, stored.len(), packed.is_some());
+        if self.end - self.begun >= BEGIN_BYTES {
+            self.begin_writing();
+        }
         if self.end - self.synced >= SYNC_BYTES {
             self.sync()?;
             self.synced = self.end;
@@ -113,6 +125,22 @@ impl Staged {
         Ok(())
     }
 
+    /// Asks the system to begin writing what is in its page cache, and to let go of what is written already.
+    /// Nothing depends on it: that it did not is seen by the flush.
+    fn begin_writing(&mut self) {
+        // Bytes of the time before are written by now, those since are only begun.
+        let from = self.begun.saturating_sub(BEGIN_BYTES);
+        if let (Ok(from), Ok(len)) = (i64::try_from(from), i64::try_from(self.end - from)) {
+            let _ = posix_fadvise(
+                &self.volume.file,
+                from,
+                len,
+                PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+            );
+        }
+        self.begun = self.end;
+    }
+
     /// A flush that fails here is not tried again: the whole file is given up.
     fn sync(&self) -> Result<(), Error> {
         self.volume.file.sync_data().map_err(|source| Error::ReadOnly {
@@ -122,18 +150,27 @@ impl Staged {
 }
 
 impl Incoming for Stream {
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.held.extend_from_slice(bytes);
-        let limit = if self.file.is_some() {
-            2 * FRAME_BYTES
-        } else {
-            HELD_BYTES_MAX
-        };
-        if self.held.len() >= limit && (self.file.is_some() || self.held.len() > HELD_BYTES_MAX) {
-            self.core.writable()?;
-            self.core.has_room()?;
-            self.write_held(false)?;
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        if self.file.is_none() && self.held.len() + bytes.len() <= HELD_BYTES_MAX {
+            self.held.extend_from_slice(bytes);
+            return Ok(());
         }
+        self.core.writable()?;
+        self.core.has_room()?;
+        if !self.held.is_empty() {
+            let missing = self.held.len().next_multiple_of(FRAME_BYTES) - self.held.len();
+            let (first, rest) = bytes.split_at(missing.min(bytes.len()));
+            self.held.extend_from_slice(first);
+            bytes = rest;
+            if !self.held.len().is_multiple_of(FRAME_BYTES) {
+                return Ok(());
+            }
+            self.write_held()?;
+        }
+        // What comes as whole frames is written from where it is.
+        let (frames, rest) = bytes.split_at(bytes.len() / FRAME_BYTES * FRAME_BYTES);
+        self.write_frames(frames)?;
+        self.held.extend_from_slice(rest);
         Ok(())
     }
 
@@ -149,7 +186,7 @@ impl Incoming for Stream {
             self.core.flush()?;
             return Ok(puts[0]);
         }
-        self.write_held(true)?;
+        self.write_held()?;
         let staged = self.staged()?;
         let id = staged.tree.root();
         compare(expect, id)?;
