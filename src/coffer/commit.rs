@@ -25,8 +25,8 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(20);
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// How often the thread gives the processor away before it closes a group: requests that were already being
-/// read join it, and an idle store loses nothing.
-const YIELDS: usize = 4;
+/// read join it, and an idle store loses some microseconds. Fewer make smaller groups, and each costs a flush.
+const YIELDS: usize = 128;
 
 /// The queue in front of a backend's commit thread.
 pub(super) struct Queue {

@@ -570,6 +570,7 @@ impl Drop for Core {
         {
             tracing::warn!(%error, "the index could not be saved on closing; the next start reads the volumes' tail");
         }
+        self.writer().close();
     }
 }
 

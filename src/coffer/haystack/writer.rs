@@ -12,11 +12,15 @@ use super::needle::{HEADER_BYTES, Header};
 use super::run::Entry;
 use super::volume::{PAGE_BYTES, Volume, Volumes};
 use crate::coffer::error::Error;
+use crate::coffer::space;
 use crate::durable;
 use crate::id::BlobId;
 
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 1024 * 1024;
+
+/// Bytes set aside on the disk at once for what is appended: some 60 groups of a busy node.
+const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What publishing an entry changes in the counters.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +57,8 @@ pub(super) struct Writer {
     end: u64,
     /// Up to where it was flushed.
     durable: u64,
+    /// Up to where the disk has set blocks aside for it.
+    reserved: u64,
     buffer: Vec<u8>,
     /// Changes whose needles are in the buffer.
     staged: Vec<Change>,
@@ -95,10 +101,15 @@ impl Writer {
             seq: tally.next_seq.max(1),
         };
         let end = active.as_ref().map_or(0, |(_, end)| *end);
+        if let Some((volume, _)) = &active {
+            // Set aside by a process that was killed.
+            volume.release();
+        }
         Writer {
             active: active.map(|(volume, _)| volume),
             end,
             durable: end,
+            reserved: 0,
             buffer: Vec::new(),
             staged: Vec::new(),
             written: Vec::new(),
@@ -218,6 +229,12 @@ impl Writer {
             return Ok(());
         };
         let start = self.end - self.buffer.len() as u64;
+        if self.end > self.reserved && space::room_for(&volume.path, 2 * RESERVE_BYTES).is_ok() {
+            let len = (self.buffer.len() as u64).max(RESERVE_BYTES);
+            // A file system that can't is not asked again for a while either.
+            volume.reserve(start, len);
+            self.reserved = start + len;
+        }
         if let Err(source) = volume.file.write_all_at(&self.buffer, start) {
             // Part of the group may be there. It was never acknowledged, but a later crash would read it.
             let cut = volume
@@ -260,12 +277,26 @@ impl Writer {
     fn finish_volume(&mut self) -> Result<(), Error> {
         self.write_out()?;
         if let Some(volume) = self.active.take() {
+            self.release(&volume);
             volume.file.sync_data().map_err(|source| Error::ReadOnly {
                 reason: Error::io(&volume.path, source).to_string(),
             })?;
             self.tally.volumes.entry(volume.number).or_default();
         }
         Ok(())
+    }
+
+    /// Gives back what was set aside for appending and is not used; for when nothing more is appended.
+    pub(super) fn close(&mut self) {
+        if let Some(volume) = self.active.take() {
+            self.release(&volume);
+        }
+    }
+
+    fn release(&mut self, volume: &Volume) {
+        if std::mem::take(&mut self.reserved) > self.end {
+            volume.release();
+        }
     }
 
     fn begin_volume(&mut self, volumes: &Volumes) -> Result<Arc<Volume>, Error> {
