@@ -3,6 +3,7 @@
 mod account;
 mod blob;
 mod certificate;
+mod host;
 mod name;
 mod node;
 
@@ -11,5 +12,6 @@ pub use blob::{BlobAddress, BlobId, BlobIdError, Sha256Id};
 pub use certificate::{
     BINDING_OID, Binding, BindingError, Fingerprint, binding_extension, binding_message, verify_binding,
 };
+pub use host::{HostName, HostNameError};
 pub use name::{NameError, RefName, StoreName};
 pub use node::{NodeId, NodeIdError};

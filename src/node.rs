@@ -20,6 +20,7 @@ mod identity;
 mod lease;
 mod limit;
 mod password;
+mod peers;
 mod refs;
 mod secret;
 mod security_log;
@@ -44,6 +45,7 @@ pub use events::{Delivery, EVENTS_KEPT, Event, EventId, Events, Subscription};
 pub use gc::{COLLECT_AFTER, COLLECT_EVERY, Collected, Gc};
 pub use health::{Health, Report as HealthReport, State as HealthState};
 pub use identity::Identity;
+pub use peers::{FoundBy, PEER_ADDRESSES_MAX, PEERS_MAX, Peer, Peers, Sighting};
 pub use refs::{INCOMPLETE_NAMED_MAX, Refs};
 pub use secret::{Password, SecretText};
 pub use security_log::{LOG_ENTRIES_MAX, LogEntry, SecurityLog};
@@ -116,6 +118,7 @@ struct Inner {
     gc: Gc,
     health: Health,
     events: Events,
+    peers: Peers,
     /// Last, so that the folder is held until everything in it is closed.
     _folder: Folder,
 }
@@ -160,14 +163,15 @@ impl Node {
         tracing::info!(node = %identity.node_id(), folder = %folder.path().display(), "data folder opened");
         Ok(Node {
             inner: Arc::new(Inner {
-                identity,
                 claim,
                 accounts,
                 sessions: Sessions::new(Arc::clone(&access)),
                 tokens: Tokens::new(Arc::clone(&access)),
                 access,
+                peers: Peers::new(identity.node_id(), options.clock.clone()),
                 gc: Gc::new(stores.clone(), health.clone(), events.clone(), options.clock),
                 health,
+                identity,
                 stores,
                 uploads,
                 events,
@@ -230,6 +234,11 @@ impl Node {
     /// What changes in it.
     pub fn events(&self) -> &Events {
         &self.inner.events
+    }
+
+    /// Other nodes that were seen on the local network, and what this one is called there.
+    pub fn peers(&self) -> &Peers {
+        &self.inner.peers
     }
 
     /// Whether it has an owner, and how it gets one.
