@@ -20,6 +20,7 @@ mod metrics;
 mod openapi;
 mod origin;
 mod pace;
+mod peers;
 mod range;
 mod refs;
 mod route;
@@ -137,6 +138,7 @@ static TABLE: &[Route] = routes![
     GET    "/metrics", Auth::Scope(Scope::Metrics), Takes::Nothing, Gives::Text("text/plain"), "Numbers for Prometheus" => metrics::metrics;
     GET    "/assets/{name}", Auth::Landing, Takes::Nothing, Gives::Bytes, "Files of the pages" => assets::asset;
     GET    "/api/status", Auth::Public, Takes::Nothing, Gives::Json(schema_of::<status::StatusBody>), "How the node is; only its id for strangers" => status::status;
+    GET    "/api/peers", READ, Takes::Nothing, Gives::Json(schema_of::<peers::PeersBody>), "Other nodes seen on the local network" => peers::list;
     GET    "/api/openapi.json", Auth::SignedIn, Takes::Nothing, Gives::Text("application/json"), "This document" => openapi::document;
 ];
 

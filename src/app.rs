@@ -1,6 +1,7 @@
 //! The composition root: opens what the configuration names, wires it, and ends it in order.
 
 mod boot;
+mod discover;
 mod housekeeping;
 mod outcome;
 mod place;
@@ -11,6 +12,7 @@ mod runtime;
 mod supervise;
 
 pub use boot::{Ready, serve};
+pub use discover::discover;
 pub use outcome::Outcome;
 pub use place::{Access, Held, Place};
 pub use processor::lacking_instructions;

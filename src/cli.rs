@@ -5,6 +5,7 @@ mod blobs;
 mod check;
 mod claim;
 mod diff;
+mod discover;
 mod exit;
 mod gc;
 mod host;
@@ -76,6 +77,7 @@ enum Work {
     Prune(prune::Args),
     Check(check::Args),
     Gc(gc::Args),
+    Discover(discover::Args),
     Id(id::Args),
     Claim(claim::Args),
     Store(store::Args),
@@ -139,6 +141,7 @@ fn perform(work: Work, session: &mut Session) -> anyhow::Result<Exit> {
         Work::Prune(args) => prune::run(args, session),
         Work::Check(args) => check::run(args, session),
         Work::Gc(args) => gc::run(args, session),
+        Work::Discover(args) => discover::run(args, session),
         Work::Id(args) => id::run(args, session),
         Work::Claim(args) => claim::run(args, session),
         Work::Store(args) => store::run(args, session),

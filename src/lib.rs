@@ -10,6 +10,7 @@
 //! - [`files`]    folders over blobs: backup, restore and the history behind a ref.
 //! - [`node`]     the use cases: the only place that joins blobs, files, accounts and events.
 //! - [`api`]      the HTTP edge: what a node can do, over HTTP.
+//! - [`discovery`] the LAN edge: who is on the local network.
 //! - [`config`]   what a node is told before it starts.
 //! - [`app`]      opens, wires and ends everything; [`cli`] is one file per subcommand.
 //!
@@ -23,6 +24,7 @@ pub mod cli;
 pub mod coffer;
 pub mod config;
 pub mod db;
+pub mod discovery;
 pub mod durable;
 pub mod files;
 pub mod http;

@@ -48,7 +48,12 @@ async fn pass(
         .ok_or(Error::PlainLine)?;
     let authority = edge
         .hosts
-        .check(&parts.headers, &parts.uri, &connection)
+        .check(
+            &parts.headers,
+            &parts.uri,
+            &connection,
+            edge.node.peers().own_host().as_str(),
+        )
         .map_err(Error::Host)?;
     let Some(route) = route else {
         return Err(no_route(&parts.extensions.get::<MatchedPath>().cloned()));

@@ -35,12 +35,14 @@ impl Hosts {
         }
     }
 
-    /// The `Host` of a request, where it is one of ours.
+    /// The `Host` of a request, where it is one of ours. `on_network` is what the node is called on the local network
+    /// now: another name than its own where somebody else has that.
     pub(super) fn check<'a>(
         &self,
         headers: &'a HeaderMap,
         uri: &Uri,
         connection: &Connection,
+        on_network: &str,
     ) -> Result<&'a str, HostError> {
         let mut values = headers.get_all(header::HOST).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
@@ -50,17 +52,18 @@ impl Hosts {
         if authority.is_empty() || uri.authority().is_some_and(|named| named.as_str() != authority) {
             return Err(HostError::Malformed);
         }
-        if self.admits(authority, connection) {
+        if self.admits(authority, connection, on_network) {
             Ok(authority)
         } else {
             Err(HostError::Foreign)
         }
     }
 
-    fn admits(&self, authority: &str, connection: &Connection) -> bool {
-        connection
-            .host_of(authority)
-            .is_some_and(|host| host == connection.own_host() || self.names.iter().any(|name| name == host))
+    fn admits(&self, authority: &str, connection: &Connection, on_network: &str) -> bool {
+        let is_ours = |host| {
+            host == connection.own_host() || host == on_network || self.names.iter().any(|name| name == host)
+        };
+        connection.host_of(authority).is_some_and(is_ours)
             || self.authorities.iter().any(|listed| listed == authority)
     }
 }
@@ -85,7 +88,12 @@ mod tests {
             headers.append(header::HOST, HeaderValue::from_str(host).unwrap());
         }
         Hosts::new("refuge-abcdef.local", vec!["box.example.net:9443".to_owned()])
-            .check(&headers, &Uri::from_static("/"), &connection)
+            .check(
+                &headers,
+                &Uri::from_static("/"),
+                &connection,
+                "refuge-abcdef-2.local",
+            )
             .map(str::to_owned)
     }
 
@@ -94,6 +102,7 @@ mod tests {
         for (local, host) in [
             ("192.0.2.1:8443", "192.0.2.1:8443"),
             ("192.0.2.1:8443", "refuge-abcdef.local:8443"),
+            ("192.0.2.1:8443", "refuge-abcdef-2.local:8443"),
             ("[2001:db8::1]:8443", "[2001:db8::1]:8443"),
             ("[::ffff:192.0.2.1]:8443", "192.0.2.1:8443"),
             ("127.0.0.1:8443", "localhost:8443"),

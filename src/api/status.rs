@@ -47,7 +47,7 @@ pub(super) async fn status(call: Call) -> Result<Response, Error> {
     let report = may_read.then(|| node.health().report());
     let body = StatusBody {
         id: node.identity().node_id(),
-        host: node.identity().host_name().to_owned(),
+        host: node.peers().own_host().to_string(),
         claimed: node.claim().is_claimed(),
         version: report.as_ref().map(|report| report.version),
         state: report.as_ref().map(state),

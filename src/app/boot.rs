@@ -11,6 +11,7 @@ use super::supervise::Supervisor;
 use crate::api;
 use crate::api::serve::Listener;
 use crate::config::Config;
+use crate::discovery;
 use crate::id::{Fingerprint, NodeId};
 use crate::node::{self, Node};
 
@@ -71,6 +72,15 @@ async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) 
     let router = api::router(node.clone(), options);
     supervisor.spawn(|shutdown| async move {
         api::serve::serve(vec![https, http], router, shutdown).await;
+        Ok(())
+    });
+    let reached = discovery::Options {
+        https: ready.https,
+        http: ready.http,
+    };
+    let told_of = node.clone();
+    supervisor.spawn(|shutdown| async move {
+        discovery::run(told_of, reached, shutdown).await;
         Ok(())
     });
     let (tended, collected) = (node.clone(), node.clone());

@@ -1,5 +1,7 @@
 //! The first page: to whom the node is a stranger it offers to be claimed or to sign in, to its people how it is.
 
+use std::net::SocketAddr;
+
 use axum::http::{StatusCode, header};
 use axum::response::Response;
 use maud::{Markup, html};
@@ -14,7 +16,7 @@ use crate::api::session;
 use crate::api::stamp::{self, size};
 use crate::api::status;
 use crate::id::StoreName;
-use crate::node::{NewSession, Password, RefRecord, Scope, StoreInfo};
+use crate::node::{FoundBy, NewSession, Password, Peer, RefRecord, Scope, StoreInfo};
 
 /// The first page.
 pub(in crate::api) async fn home(call: Call) -> Result<Response, Error> {
@@ -194,7 +196,7 @@ async fn overview(call: &Call) -> Result<Markup, Error> {
         (state_card(call, &stores))
         @if may_read { (refs_card(&refs)) }
         @if call.caller.may(Scope::Ingest) { (upload_card()) }
-        @if may_read { (stores_card(&stores)) }
+        @if may_read { (stores_card(&stores)) (peers_card(&call.node().peers().list())) }
     };
     Ok(framed(call, Place::Home, "Overview", &Notice::Nothing, &content))
 }
@@ -320,4 +322,56 @@ fn stores_card(stores: &[StoreInfo]) -> Markup {
             }
         }
     }
+}
+
+/// Other nodes on the local network: what they say of themselves.
+fn peers_card(peers: &[Peer]) -> Markup {
+    html! {
+        section.card aria-labelledby="peers" {
+            h2 #peers { "Other nodes on this network" }
+            @if peers.is_empty() {
+                p { "None was seen." }
+            } @else {
+                table {
+                    thead { tr {
+                        th scope="col" { "Name" }
+                        th scope="col" { "Address" }
+                        th scope="col" { "Owner" }
+                        th.optional scope="col" { "Found by" }
+                        th.optional scope="col" { "Seen (UTC)" }
+                    } }
+                    tbody {
+                        @for peer in peers {
+                            tr {
+                                td { (peer.host.label()) }
+                                td { @if let Some(address) = peer.https.first() { (link(address)) } }
+                                td { @if peer.is_claimed { "has one" } @else { "none yet" } }
+                                td.optional { (found_by(peer)) }
+                                td.optional { (stamp::for_people(peer.seen)) }
+                            }
+                        }
+                    }
+                }
+                p.quiet.small { "This is what they say of themselves: compare the fingerprint before you trust one." }
+            }
+        }
+    }
+}
+
+/// A link where a browser can follow it: an address of one interface says nothing to it.
+fn link(address: &SocketAddr) -> Markup {
+    let url = format!("https://{address}/");
+    let is_local = matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
+    html! {
+        @if is_local { (address) } @else { a href=(url) rel="noreferrer" { (address) } }
+    }
+}
+
+fn found_by(peer: &Peer) -> String {
+    let names: Vec<_> = peer
+        .found_by
+        .iter()
+        .map(|found_by| FoundBy::name(*found_by))
+        .collect();
+    names.join(", ")
 }
