@@ -10,6 +10,8 @@ use std::sync::Arc;
 use refuge::coffer::{
     Backend, CheckOptions, Class, Compression, Haystack, HaystackOptions, Memory, Packed, Store, read_whole,
 };
+use refuge::discovery::mdns::message::Message;
+use refuge::discovery::packet::Packet;
 use refuge::durable;
 use refuge::files::{Commit, Selector, entries, find};
 use refuge::id::{AccountName, BlobAddress, BlobId, NodeId, RefName, StoreName};
@@ -32,6 +34,11 @@ pub const ALL: &[Door] = &[
         name: "schemas",
         cases: 500,
         open: schemas,
+    },
+    Door {
+        name: "discovery",
+        cases: 2000,
+        open: discovery,
     },
     Door {
         name: "state_file",
@@ -68,6 +75,17 @@ pub fn names(data: &[u8]) {
     again::<RefName>(text);
     // A selector has no text of its own.
     let _ = text.parse::<Selector>();
+}
+
+/// Packets of the local network. What is read is written as something that reads the same.
+pub fn discovery(data: &[u8]) {
+    if let Some(packet) = Packet::parse(data) {
+        assert_eq!(Packet::parse(&packet.to_bytes()), Some(packet));
+    }
+    if let Some(message) = Message::parse(data) {
+        let written = message.to_bytes();
+        assert!(Message::parse(&written).is_some() || written.len() > data.len());
+    }
 }
 
 /// Blobs that say they are a tree or a commit: read through the store, as a restore does.

@@ -12,6 +12,7 @@ const VALID: &[&str] = &[
     "sha256-ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
     "ed25519;abababababababababababababababababababababababababababababababab",
     "documents/2024",
+    "\0\0\0\0\0\x01\0\x01\0\0\0\0\x07_refuge\x04_tcp\x05local\0\0\x0c\0\x01\x01a\x05local\0\0\x01\0\x01\0\0\0\x78\0\x040000",
     "2024-02-29T23:59:59Z",
     r#"{"entries":[{"gid":0,"mode":420,"mtime":[0,0],"name":"a","parts":[],"size":0,"type":"file","uid":0}],"refuge":"tree","version":1}"#,
     r#"{"leaves":["blake3;0000000000000000000000000000000000000000000000000000000000000000"],"refuge":"tree","version":1}"#,

@@ -9,6 +9,7 @@
 
 mod blobs_http;
 mod cli;
+mod discovery;
 mod doors;
 mod fault;
 mod measure;

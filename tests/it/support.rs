@@ -89,9 +89,14 @@ impl Node {
     }
 
     /// Like [`Node::start`], with a command of the caller's: under `strace`, with limits, with an environment.
-    pub(crate) fn start_as(mut command: Command, data: &Path) -> io::Result<Self> {
+    pub(crate) fn start_as(command: Command, data: &Path) -> io::Result<Self> {
+        Self::start_listening(command, data, "127.0.0.1:0")
+    }
+
+    /// Like [`Node::start_as`], with HTTPS where `listen` says.
+    pub(crate) fn start_listening(mut command: Command, data: &Path, listen: &str) -> io::Result<Self> {
         command.arg("serve").arg("--data").arg(data);
-        command.args(["--listen", "127.0.0.1:0", "--plain-http", "127.0.0.1:0", "--json"]);
+        command.args(["--listen", listen, "--plain-http", "127.0.0.1:0", "--json"]);
         let process = Process::start(command)?;
         let line = process.line_within(READY_WITHIN)?;
         let ready_after = processor_time(process.child.id());
@@ -269,7 +274,12 @@ impl Process {
         }
     }
 
-    fn stderr_tail(&self) -> String {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The last of what it said on standard error.
+    pub(crate) fn stderr_tail(&self) -> String {
         String::from_utf8_lossy(&self.stderr.lock().expect("nobody panics with it")).into_owned()
     }
 }
@@ -321,6 +331,14 @@ impl Answer {
         } else {
             Err(io::Error::other(format!("{}: {}", self.status, self.text())))
         }
+    }
+
+    /// The body as JSON.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
     }
 
     pub(crate) fn text(&self) -> String {
