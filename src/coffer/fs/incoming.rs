@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::iter;
 use std::sync::Arc;
 
 use super::layout::Leaf;
@@ -102,6 +103,7 @@ impl Incoming for FsIncoming {
             len: self.tree.plain_len(),
             class: self.class,
         };
+        self.place.publish_tables(&folder, iter::once((&new, id)))?;
         let fresh = self.place.publish(&new, stat)?;
         // Where it was there as well: whoever named it may not have flushed that yet.
         self.place.flush_folder(&folder)?;

@@ -107,6 +107,10 @@ impl Queue {
 /// Names the blobs of one folder, and flushes it.
 fn name_group(place: &Place, group: &mut [Entry]) -> Result<(), Error> {
     let folder = place.folder(Folder::Leaf(Leaf::of(&group[0].stat.id)))?;
+    let new = group
+        .iter()
+        .filter_map(|entry| Some((entry.new.as_ref()?, entry.stat.id)));
+    place.publish_tables(&folder, new)?;
     for entry in group {
         match &entry.new {
             Some(new) => {

@@ -189,6 +189,28 @@ impl Place {
         self.settled.lock().expect("no thread panics while it holds this")
     }
 
+    /// Gives the tables of new blobs of one folder their names, durably: after a cut, a table without its blob is
+    /// garbage, a blob without its table is slow and a finding.
+    pub(super) fn publish_tables<'a>(
+        &self,
+        folder: &OpenFolder,
+        new: impl Iterator<Item = (&'a NewBlob, BlobId)>,
+    ) -> Result<(), Error> {
+        let mut has_any = false;
+        for (new, id) in new {
+            if let Some(table) = &new.table {
+                let path = layout::table_path(&self.root, &id);
+                // Where one is there, it is made right below when its blob gets a name.
+                link(&table.path, &path).map_err(|source| self.failed(&path, source))?;
+                has_any = true;
+            }
+        }
+        if has_any {
+            self.flush_folder(folder)?;
+        }
+        Ok(())
+    }
+
     /// Gives a flushed file, and its table, the names of a blob: whether there was none before. Durable when
     /// the folder is flushed afterwards.
     pub(super) fn publish(&self, new: &NewBlob, stat: Stat) -> Result<bool, Error> {
@@ -197,9 +219,14 @@ impl Place {
             return Ok(false);
         }
         if let Some(table) = &new.table {
-            // Tables of one blob are all the same, so whichever is last is right.
+            // Tables of one blob are all the same, so whichever is last is right. A deletion may have taken the name
+            // that it was given before.
             let path = layout::table_path(&self.root, &stat.id);
-            fs::rename(&table.path, &path).map_err(|source| self.failed(&path, source))?;
+            match fs::rename(&table.path, &path) {
+                // Where nothing can be linked it was renamed at once.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && path.exists() => {}
+                renamed => renamed.map_err(|source| self.failed(&path, source))?,
+            }
         }
         let path = layout::blob_path(&self.root, &stat.id, stat.class);
         let fresh = link(&new.bytes.path, &path).map_err(|source| self.failed(&path, source))?;
