@@ -10,6 +10,7 @@ mod blobs;
 mod browse;
 mod claim;
 mod clock;
+mod doubt;
 mod dropped;
 mod error;
 mod events;

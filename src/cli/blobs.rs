@@ -13,7 +13,7 @@ use super::Session;
 use super::exit::{Exit, Failure};
 use super::output::{Output, note};
 use super::place::PlaceArgs;
-use crate::app::Place;
+use crate::app::{Held, Place};
 use crate::id::{BlobAddress, BlobId};
 use crate::node::{Class, Stat};
 
@@ -80,7 +80,10 @@ pub(super) struct LsArgs {
 
 /// Delete blobs
 #[derive(Args)]
-#[command(after_help = "Example:\n  refuge rm blake3-af13…3262 --data ~/refuge")]
+#[command(after_help = "Example:\n  refuge rm blake3-af13…3262 --data ~/refuge
+
+Also what a snapshot needs: the next backup of its folder puts back what is still there.
+To drop snapshots, use `refuge prune`.")]
 pub(super) struct RmArgs {
     /// The blobs
     #[arg(value_name = "ID", required = true)]
@@ -219,7 +222,15 @@ pub(super) fn rm(args: RmArgs, session: &mut Session) -> anyhow::Result<Exit> {
             ids.push(resolve(&place, *address, session)?);
         }
         let known: Vec<BlobId> = ids.iter().copied().flatten().collect();
-        let mut deleted = session.runtime.block_on(place.store.delete(known))?.into_iter();
+        let deleted = match &place.held {
+            // What is deleted is noted where refs may name it.
+            Held::Folder(node) => {
+                let blobs = node.stores().get(&args.place.store)?;
+                session.runtime.block_on(blobs.delete(known))?
+            }
+            Held::Node(_) => session.runtime.block_on(place.store.delete(known))?,
+        };
+        let mut deleted = deleted.into_iter();
         for (address, id) in addresses.iter().zip(ids) {
             let was_there = id.is_some() && deleted.next().unwrap_or(false);
             let line = RmLine {

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 
 use super::clock::Clock;
+use super::doubt::Doubt;
 use super::error::{Error, Kind};
 use super::events::{Event, Events};
 use super::lease::Leases;
 use crate::coffer::{self, CheckOptions, CheckReport, Class, Packed, Put, Stat, Status};
+use crate::db;
 use crate::id::{BlobAddress, BlobId, StoreName};
 
 /// The blobs of one store; cloning is cheap.
@@ -17,6 +19,7 @@ use crate::id::{BlobAddress, BlobId, StoreName};
 pub struct Blobs {
     name: StoreName,
     store: coffer::Store,
+    doubt: Arc<Doubt>,
     leases: Arc<Leases>,
     events: Events,
     clock: Clock,
@@ -38,10 +41,17 @@ pub struct Reading {
 }
 
 impl Blobs {
-    pub(super) fn new(name: StoreName, store: coffer::Store, events: Events, clock: Clock) -> Blobs {
+    pub(super) fn new(
+        name: StoreName,
+        store: coffer::Store,
+        doubt: Arc<Doubt>,
+        events: Events,
+        clock: Clock,
+    ) -> Blobs {
         Blobs {
             name,
             store,
+            doubt,
             leases: Arc::new(Leases::new()),
             events,
             clock,
@@ -153,13 +163,20 @@ impl Blobs {
     }
 
     /// Deletes blobs, pinned or not; says of each whether it was there. Durable on return, also on a full
-    /// disk. At most [`coffer::BATCH_IDS_MAX`] at once.
+    /// disk. At most [`coffer::BATCH_IDS_MAX`] at once. What a ref names goes as well, as the owner says so: the
+    /// next snapshot looks for all it names, and has put again what its folder still holds.
     ///
     /// # Errors
     /// [`Error::Invalid`] for more; [`Error::ReadOnly`].
     pub async fn delete(&self, ids: Vec<BlobId>) -> Result<Vec<bool>, Error> {
         self.present()?;
         within_a_batch(&ids)?;
+        let doubt = Arc::clone(&self.doubt);
+        db::crossing(move || {
+            doubt.raise();
+            Ok::<_, Error>(())
+        })
+        .await?;
         let gone = self.store.delete(ids.clone()).await?;
         for (id, _) in ids.into_iter().zip(&gone).filter(|(_, gone)| **gone) {
             self.events.tell(Event::BlobDeleted {

@@ -96,6 +96,8 @@ struct Run<'a> {
     now_s: i64,
     stop: &'a dyn Fn() -> bool,
     report: Collected,
+    /// Whether everything that refs name was seen in the store.
+    all_there: bool,
 }
 
 /// What is named, as far as it was looked at.
@@ -174,6 +176,7 @@ impl Inner {
                     unreadable: Vec::new(),
                     stopped: false,
                 },
+                all_there: false,
             };
             run.collect()?;
             tracing::info!(
@@ -196,12 +199,16 @@ impl<'a> Run<'a> {
             roots: HashSet::new(),
             moves: 0,
         };
+        let doubted = self.refs.doubt().raised();
         self.mark(&mut marks)?;
         self.mark_dropped(&mut marks)?;
         self.report.named = marks.sets.iter().map(IdSet::len).sum();
         let may_judge = self.report.unreadable.is_empty() && self.now_s >= CLOCK_SET_S;
         if may_judge && !self.stopped() {
             let due = self.judge(&marks)?;
+            if self.all_there && !self.stopped() {
+                self.refs.doubt().settle(doubted)?;
+            }
             self.sweep(&mut marks, &due)?;
         }
         if !self.stopped() {
@@ -298,6 +305,7 @@ impl<'a> Run<'a> {
         let mut writer = UnnamedWriter::create(&path)?;
         let mut due = IdSetBuilder::new(&self.folder, "due");
         let now = self.inner.clock.now();
+        let mut seen = 0;
         for stat in self.backend().list(None)? {
             if self.stopped() {
                 // The old list stays: nothing was decided.
@@ -311,6 +319,7 @@ impl<'a> Run<'a> {
             let was_named = advance(&mut dropped, |id| id.cmp(&stat.id))
                 .map_err(located)?
                 .is_some();
+            seen += u64::from(is_named);
             if is_named || stat.class == Class::Pinned {
                 continue;
             }
@@ -328,6 +337,7 @@ impl<'a> Run<'a> {
                 writer.push(Unnamed { id: stat.id, since_s })?;
             }
         }
+        self.all_there = seen == marks.sets.first().map_or(0, IdSet::len);
         writer.finish()?;
         due.finish()
     }

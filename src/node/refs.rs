@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Semaphore;
 
+use super::doubt::Doubt;
 use super::dropped::{Dropped, Recent};
 use super::error::{Error, Kind};
 use super::events::{Event, Events};
@@ -38,7 +39,7 @@ pub(super) struct CheckedRefs {
     store_name: StoreName,
     store: Store,
     local: LocalRefs,
-    dropped: Dropped,
+    kept: Kept,
     events: Events,
     /// One move at a time gets a thread: moves that wait for a collector must not take the threads that the
     /// puts need which the collector waits for.
@@ -46,6 +47,12 @@ pub(super) struct CheckedRefs {
     moving: Mutex<()>,
     /// How often a ref moved.
     moves: AtomicU64,
+}
+
+/// What is kept on disk beside the refs of a store.
+pub(super) struct Kept {
+    pub(super) dropped: Dropped,
+    pub(super) doubt: Arc<Doubt>,
 }
 
 impl Refs {
@@ -121,14 +128,14 @@ impl CheckedRefs {
         folder: &Path,
         store_name: StoreName,
         store: Store,
-        dropped: Dropped,
+        kept: Kept,
         events: Events,
     ) -> Result<CheckedRefs, Error> {
         Ok(CheckedRefs {
             store_name,
             store,
             local: LocalRefs::open(folder)?,
-            dropped,
+            kept,
             events,
             turn: Arc::new(Semaphore::new(1)),
             moving: Mutex::new(()),
@@ -152,7 +159,7 @@ impl CheckedRefs {
 
     /// What refs named until less than a day ago.
     pub(super) fn recently_dropped(&self) -> Result<Recent, files::Error> {
-        self.dropped.recent()
+        self.kept.dropped.recent()
     }
 
     /// How often a ref moved, or tried to, since the node started.
@@ -175,12 +182,16 @@ impl CheckedRefs {
         let Some(next) = next else {
             return Ok(Vec::new());
         };
-        let known: HashSet<BlobId> = self.roots()?.iter().map(|root| *root.id()).collect();
-        let fresh: Vec<Root> = next.roots().filter(|root| !known.contains(root.id())).collect();
+        let (fresh, bases) = if self.doubt().is_there() {
+            (self.added_roots(name, next)?, Vec::new())
+        } else {
+            let known: HashSet<BlobId> = self.roots()?.iter().map(|root| *root.id()).collect();
+            let fresh = next.roots().filter(|root| !known.contains(root.id()));
+            (fresh.collect(), self.bases(name)?)
+        };
         if fresh.is_empty() {
             return Ok(Vec::new());
         }
-        let bases = self.bases(name)?;
         let mut looking = Looking::new(&self.store, limit);
         for root in fresh {
             let mut visit = |named| looking.visit(named);
@@ -195,6 +206,26 @@ impl CheckedRefs {
             }
         }
         looking.finish()
+    }
+
+    /// What the snapshots name that `next` has and the ref has not, whether or not something names the same: what older
+    /// snapshots lost may be nowhere any more, and is no reason to refuse a new one.
+    fn added_roots(&self, name: &RefName, next: &RefRecord) -> Result<Vec<Root>, files::Error> {
+        let mut added = next.clone();
+        if let Some(current) = self.local.get(name)? {
+            added
+                .snapshots
+                .retain(|snapshot| !current.snapshots.contains(snapshot));
+            added.in_progress = added
+                .in_progress
+                .filter(|snapshot| current.in_progress.as_ref() != Some(snapshot));
+        }
+        Ok(added.roots().collect())
+    }
+
+    /// Whether something that is named may be gone.
+    pub(super) fn doubt(&self) -> &Doubt {
+        &self.kept.doubt
     }
 
     /// The trees that a new snapshot of this ref most likely shares most with.
@@ -220,7 +251,8 @@ impl CheckedRefs {
                 .flat_map(RefRecord::roots)
                 .map(|root| *root.id())
                 .collect();
-            self.dropped
+            self.kept
+                .dropped
                 .add(current.roots().filter(|root| !kept.contains(root.id())))?;
         }
         let swapped = self.local.swap(name, expected, next);

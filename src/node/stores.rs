@@ -21,12 +21,13 @@ use serde::{Deserialize, Serialize};
 
 use super::blobs::Blobs;
 use super::clock::Clock;
+use super::doubt::Doubt;
 use super::dropped::Dropped;
 use super::error::{Cause, Error, FolderError, Kind, Refusal};
 use super::events::{Event, Events};
 use super::folder::create_private;
 use super::lease::Leases;
-use super::refs::{CheckedRefs, Refs};
+use super::refs::{CheckedRefs, Kept, Refs};
 use crate::coffer::{self, Compression, Fs, Haystack, HaystackOptions, Memory, Status};
 use crate::id::StoreName;
 use crate::{db, durable};
@@ -505,9 +506,14 @@ fn open_store(around: &Around, name: &StoreName) -> Result<(StoreSettings, Parts
     let is_main = *name == StoreName::main();
     let refs_folder = if is_main { main_refs } else { &own_refs };
     let dropped = Dropped::at(own.join("gc/dropped"), clock.clone());
-    let refs = CheckedRefs::open(refs_folder, name.clone(), store.clone(), dropped, events.clone())?;
+    let doubt = Arc::new(Doubt::at(own.join("gc"), store.clone()));
+    let kept = Kept {
+        dropped,
+        doubt: Arc::clone(&doubt),
+    };
+    let refs = CheckedRefs::open(refs_folder, name.clone(), store.clone(), kept, events.clone())?;
     let parts = Parts {
-        blobs: Blobs::new(name.clone(), store, events.clone(), clock.clone()),
+        blobs: Blobs::new(name.clone(), store, doubt, events.clone(), clock.clone()),
         refs: Arc::new(refs),
     };
     Ok((settings, parts))

@@ -157,3 +157,45 @@ async fn a_snapshot_is_browsed_in_pages_and_its_files_are_read() {
     }
     assert_eq!((whole.len(), whole[0], whole[100_001]), (100_002, 1, 2));
 }
+
+/// A ref names a part that was deleted: the next snapshot of the same tree is refused until the part is put again, and a
+/// collector that misses nothing lets moves be looked at by what they add again.
+#[tokio::test]
+async fn what_was_deleted_under_a_ref_is_missed_by_the_next_snapshot() {
+    let bench = Bench::on(BackendSettings::Haystack { volume_bytes: 0 });
+    let part = put_part(&bench.node, "part").await;
+    let tree = put_tree(&bench.node, &[part]).await;
+    let add = async |bench: &Bench, trees: &[BlobId]| {
+        let refs = bench.node.refs();
+        let version = refs.get(ref_name("a")).await.ok().map(|record| record.version);
+        let mut next = record("a", trees);
+        for (number, snapshot) in next.snapshots.iter_mut().enumerate() {
+            snapshot.time_ms = i64::try_from(number).unwrap();
+        }
+        refs.swap(ref_name("a"), version, Some(next)).await
+    };
+    add(&bench, &[tree]).await.unwrap();
+    assert_eq!(
+        bench.node.stores().main().delete(vec![part]).await.unwrap(),
+        [true]
+    );
+
+    let bench = bench.restart();
+    let refused = add(&bench, &[tree, tree]).await;
+    assert!(matches!(refused, Err(Error::Incomplete { missing, .. }) if missing == [part]));
+    // A prune adds nothing, and is not refused for what is lost.
+    add(&bench, &[tree]).await.unwrap();
+    put_part(&bench.node, "part").await;
+    add(&bench, &[tree, tree]).await.unwrap();
+
+    let doubt = bench.dir.path().join("data/stores/main/gc/doubt");
+    assert!(doubt.exists());
+    bench.node.gc().run(|| false).await.unwrap();
+    assert!(!doubt.exists());
+    bench.node.stores().main().delete(vec![part]).await.unwrap();
+    bench.node.gc().run(|| false).await.unwrap();
+    assert!(
+        doubt.exists(),
+        "a collector that misses something settles nothing"
+    );
+}

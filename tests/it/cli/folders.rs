@@ -199,3 +199,61 @@ fn rules_leave_out_and_take_back_in() {
         ]
     );
 }
+
+/// Takes a part of a snapshot away, in a way that `lose` knows, and backs the untouched folder up again.
+fn comes_back_by_a_backup(desk: &Desk, place: &[&str], lose: impl Fn(&str)) {
+    let run = |arguments: &[&str]| desk.run(arguments.iter().chain(place));
+    let folder = desk.path("folder");
+    odd_folder(&folder);
+    let part = format!(
+        "blake3;{}",
+        blake3::hash(&bytes_of(&folder.join("text"))).to_hex()
+    );
+    run(&["backup", "folder", "--ref", "r"]).done();
+    lose(&part);
+    run(&["verify", "r"]).failed(4);
+    run(&["backup", "folder", "--ref", "r"]).done();
+    run(&["verify", "r"]).done();
+    run(&["restore", "r", "out"]).done();
+    assert_eq!(inventory(&desk.path("out")), inventory(&folder));
+}
+
+#[test]
+fn what_was_deleted_of_a_snapshot_is_put_again_by_the_next_backup() {
+    let desk = Desk::new();
+    let data = desk.data();
+    let place = ["--data", data.to_str().unwrap()];
+    comes_back_by_a_backup(&desk, &place, |part| {
+        desk.run(["rm", part].iter().chain(&place)).done();
+    });
+}
+
+#[test]
+fn what_was_deleted_on_a_node_is_put_again_by_the_next_backup() {
+    let desk = Desk::new();
+    let node = desk.claimed_node();
+    let url = super::https(&node);
+    let place = ["--node", url.as_str()];
+    comes_back_by_a_backup(&desk, &place, |part| {
+        desk.run(["rm", part].iter().chain(&place)).done();
+    });
+}
+
+#[test]
+fn what_a_repair_set_aside_is_put_again_by_the_next_backup() {
+    let desk = Desk::new();
+    let data = desk.data();
+    let place = ["--data", data.to_str().unwrap()];
+    comes_back_by_a_backup(&desk, &place, |_| {
+        for volume in fs::read_dir(data.join("stores/main/volumes")).unwrap() {
+            let path = volume.unwrap().path();
+            let mut bytes = bytes_of(&path);
+            // The first group of the volume: its last bytes belong to a needle.
+            let at = 4096 + 600;
+            bytes[at] ^= 1;
+            fs::write(path, bytes).unwrap();
+        }
+        let repaired = desk.run(["check", "--read-data", "--repair"].iter().chain(&place));
+        repaired.failed(4);
+    });
+}
