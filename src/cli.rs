@@ -11,6 +11,7 @@ mod gc;
 mod host;
 mod id;
 mod known;
+mod login;
 mod manual;
 mod output;
 mod place;
@@ -80,6 +81,7 @@ enum Work {
     Discover(discover::Args),
     Id(id::Args),
     Claim(claim::Args),
+    Login(login::Args),
     Store(store::Args),
     Token(token::Args),
     Completions(manual::CompletionsArgs),
@@ -144,6 +146,7 @@ fn perform(work: Work, session: &mut Session) -> anyhow::Result<Exit> {
         Work::Discover(args) => discover::run(args, session),
         Work::Id(args) => id::run(args, session),
         Work::Claim(args) => claim::run(args, session),
+        Work::Login(args) => login::run(args, session),
         Work::Store(args) => store::run(args, session),
         Work::Token(args) => token::run(args, session),
         Work::Completions(args) => manual::completions(args, session),

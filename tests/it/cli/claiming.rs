@@ -50,6 +50,45 @@ fn a_claimed_node_needs_no_more_words_and_a_stranger_gets_nothing() {
 }
 
 #[test]
+fn a_second_machine_keeps_a_token_for_a_node_that_proved_itself() {
+    let desk = Desk::new();
+    let node = desk.claimed_node();
+    let made = desk
+        .run(["token", "add", "second", "--scope", "read", "--json"])
+        .done();
+    let made: serde_json::Value = serde_json::from_str(&made).unwrap();
+    let (url, own) = (https(&node), &node.ready.node_id);
+
+    let second = Desk::new();
+    second.write("token", made["token"].as_str().unwrap());
+    let login = ["login", &url, "--token-file", "token"];
+    // Nobody is at a terminal to compare the fingerprint.
+    second.run(login).refused(2, "--node-id");
+    let other = format!("ed25519;{}", "0".repeat(64));
+    second.run(login.iter().chain(&["--node-id", &other])).failed(7);
+    second.write("wrong", "rft_wrong");
+    second
+        .run(["login", &url, "--token-file", "wrong", "--node-id", own])
+        .failed(7);
+    assert!(
+        !second.path("config").exists(),
+        "nothing is kept of a failed login"
+    );
+
+    let kept = second.run(login.iter().chain(&["--node-id", own])).done();
+    assert!(kept.contains("may read"), "{kept}");
+    let id = desk
+        .run([
+            "put",
+            "--node",
+            &url,
+            &*desk.write("letter", "dear all").to_string_lossy(),
+        ])
+        .done();
+    assert_eq!(second.run(["get", &id]).done(), "dear all");
+}
+
+#[test]
 fn a_token_does_what_its_scopes_say_until_it_is_revoked() {
     let desk = Desk::new();
     let node = desk.claimed_node();
