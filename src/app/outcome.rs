@@ -102,6 +102,7 @@ fn of_files(error: &files::Error) -> Outcome {
         files::Error::Selector { .. }
         | files::Error::Ambiguous { .. }
         | files::Error::Rule { .. }
+        | files::Error::IntoItself { .. }
         | files::Error::KeepsNothing => Outcome::Invalid,
         files::Error::Conflict { .. } => Outcome::Busy,
         files::Error::Io { source, .. } => of_io(source),

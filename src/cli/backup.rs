@@ -22,8 +22,8 @@ Example:
   refuge backup ~/Photos --ref photos --data ~/refuge
   refuge backup ~ --ref home --exclude '.cache/' --exclude '*.tmp' --node https://192.168.1.5:8443
 
-Rules are gitignore's, relative to the folder; includes take back what an exclude left out. An interrupted
-backup goes on where it was when it is run again. Exit code 5 says that the snapshot is there, but some files
+Rules are gitignore's, relative to the folder; includes take back what an exclude left out. The data folder that
+is backed up into is left out by itself. An interrupted backup goes on where it was when it is run again. Exit code 5 says that the snapshot is there, but some files
 could not be read or changed while they were read.")]
 pub(super) struct Args {
     /// The folder
@@ -73,6 +73,7 @@ pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
         rules: rules(&args)?,
         xattrs: args.xattrs,
         one_file_system: args.one_file_system,
+        not_into: args.place.data.clone(),
         ..BackupOptions::default()
     };
     let place = args.place.open(session, true)?;

@@ -56,6 +56,8 @@ pub struct BackupOptions {
     pub xattrs: bool,
     /// Do not go into folders on which another file system is mounted; they are kept empty.
     pub one_file_system: bool,
+    /// A folder that is left out wherever it lies: the one that is backed up into.
+    pub not_into: Option<PathBuf>,
     /// The name of this machine, for people and for finding the snapshot before.
     pub host: String,
     /// When to keep what was done so far.
@@ -70,6 +72,7 @@ impl Default for BackupOptions {
             rules: Vec::new(),
             xattrs: false,
             one_file_system: false,
+            not_into: None,
             host: host_name(),
             checkpoints: Checkpoints::default(),
             now: SystemTime::now,
@@ -121,6 +124,10 @@ fn attempt(
     let source = fs::canonicalize(source).map_err(|error| Error::io(source, error))?;
     let root = File::open(&source).map_err(|error| Error::io(&source, error))?;
     let status = status_of(&root).map_err(|errno| Error::io(&source, errno))?;
+    let not_into = options.not_into.as_deref().map(identify).transpose()?;
+    if not_into == Some((status.dev, status.inode)) {
+        return Err(Error::IntoItself { path: source });
+    }
     let record = repository.refs.get(name)?;
     if record
         .as_ref()
@@ -156,6 +163,7 @@ fn attempt(
         sink: Sink::new(&repository.store, progress, trusts_stat),
         root: root.into(),
         root_dev: status.dev,
+        not_into,
         source,
         pool: Pool::new(Task::List(Arc::clone(&folder))),
         cutters: Mutex::default(),
@@ -184,6 +192,13 @@ fn attempt(
         counts: progress.counts(),
         problems,
     })
+}
+
+/// The device and inode of a folder, which tell it whatever path led there.
+fn identify(folder: &Path) -> Result<(u64, u64), Error> {
+    let open = File::open(folder).map_err(|error| Error::io(folder, error))?;
+    let status = status_of(&open).map_err(|errno| Error::io(folder, errno))?;
+    Ok((status.dev, status.inode))
 }
 
 /// Where a snapshot comes from: the one before is the last one from there.
@@ -230,6 +245,8 @@ struct Run<'a> {
     /// The folder of the backup, open.
     root: OwnedFd,
     root_dev: u64,
+    /// The device and inode of the folder that is left out.
+    not_into: Option<(u64, u64)>,
     source: PathBuf,
     pool: Pool<Task<'a>>,
     /// Windows that no large file is read through: making one costs more than cutting a small part.

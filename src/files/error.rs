@@ -109,6 +109,12 @@ pub enum Error {
         /// The path in the target.
         path: PathBuf,
     },
+    /// The folder is the one that is backed up into.
+    #[error("{} is the data folder itself: back it up into another one", path.display())]
+    IntoItself {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A rule of what to leave out is none.
     #[error("{rule:?} is no include or exclude rule: {source}")]
     Rule {

@@ -55,6 +55,25 @@ fn a_file_that_changed_a_moment_before_it_was_read_is_read_again() {
     assert_eq!(scene.backup().counts.read_bytes, 0);
 }
 
+#[test]
+fn the_folder_that_is_backed_up_into_is_left_out_by_whatever_name() {
+    let mut scene = Scene::new();
+    scene.write("kept/one", "one");
+    scene.write("deep/data/blob", "two");
+    std::os::unix::fs::symlink("deep/data", scene.dir.path().join("source/link")).unwrap();
+    scene.options.not_into = Some(scene.source().join("link"));
+    let report = scene.backup();
+    let at = |path: &str| find(&scene.repository.store, &report.snapshot.tree, Path::new(path)).unwrap();
+    assert!(at("kept/one").is_some() && at("deep").is_some() && at("link").is_some());
+    assert!(at("deep/data").is_none());
+
+    scene.options.not_into = Some(scene.source());
+    assert!(matches!(
+        scene.try_backup(&Progress::new()),
+        Err(Error::IntoItself { .. })
+    ));
+}
+
 /// Folders whose last two entries are done by two threads at the same moment: each goes on to the one above
 /// once, and none of its entries is left out.
 #[test]

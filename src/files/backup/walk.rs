@@ -129,6 +129,10 @@ impl<'a> Run<'a> {
             }
         };
         let is_folder = status.kind == FileKind::Folder;
+        if is_folder && self.not_into == Some((status.dev, status.inode)) {
+            state.earlier.compare(was.as_ref(), None);
+            return Ok(());
+        }
         if !self.rules.is_empty() && self.rules.excludes(&join(&folder.path, &name), is_folder) {
             state.earlier.compare(was.as_ref(), None);
             return Ok(());
