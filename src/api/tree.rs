@@ -263,6 +263,10 @@ struct Forward {
 
 impl Readable for Forward {
     async fn read_at(&mut self, offset: u64) -> Result<Bytes, node::Error> {
+        if self.held_at == 0 && self.held.is_empty() && offset > 0 {
+            self.reading.skip(offset).await?;
+            self.held_at = offset;
+        }
         while offset >= self.held_at + self.held.len() as u64 {
             self.held_at += self.held.len() as u64;
             match self.reading.next().await? {

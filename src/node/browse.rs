@@ -84,8 +84,8 @@ impl Blobs {
     pub async fn file(&self, body: Body) -> Result<FileReading, Error> {
         let segments = match body {
             Body::Empty => Vec::new(),
-            // The size is not needed: a part is read to its end.
-            Body::Part(id) => vec![Segment::Part { id, size: 0 }],
+            // Only its blob knows the size: it is read to its end.
+            Body::Part(id) => vec![Segment::Part { id, size: u64::MAX }],
             Body::Commit(id) => load(self.store().clone(), id).await?,
         };
         Ok(FileReading {
@@ -98,6 +98,38 @@ impl Blobs {
 }
 
 impl FileReading {
+    /// Passes over the next bytes: parts that lie before are not read. For before the first [`FileReading::next`].
+    ///
+    /// # Errors
+    /// As [`FileReading::next`].
+    pub async fn skip(&mut self, mut bytes: u64) -> Result<(), Error> {
+        while let Some(segment) = self.run.next().or_else(|| self.segments.next()) {
+            let size = segment.size();
+            if bytes >= size {
+                bytes -= size;
+                continue;
+            }
+            match segment {
+                Segment::Part { id, .. } => {
+                    let reading = self.blobs.get(id).await?;
+                    self.now = Piece::Part {
+                        reading,
+                        offset: bytes,
+                    };
+                    return Ok(());
+                }
+                Segment::Hole { size } => {
+                    self.now = Piece::Hole { left: size - bytes };
+                    return Ok(());
+                }
+                Segment::Run { commit, .. } => {
+                    self.run = load(self.blobs.store().clone(), commit).await?.into_iter();
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The next bytes, at most 256 KiB; `None` at the end. Verified part by part. After a cancelled call the
     /// next one may answer [`Error::Busy`].
     ///

@@ -486,7 +486,7 @@ fn open_store(around: &Around, name: &StoreName) -> Result<(StoreSettings, Parts
     } = around;
     let settings = read_settings(folder, name)?;
     let own = folder.join(name.as_str());
-    let compression = Compression(settings.compression);
+    let mut compression = Compression(settings.compression);
     let backend: Arc<dyn coffer::Backend> = match &settings.backend {
         BackendSettings::Haystack { volume_bytes } => {
             let mut options = HaystackOptions {
@@ -498,7 +498,11 @@ fn open_store(around: &Around, name: &StoreName) -> Result<(StoreSettings, Parts
             }
             Arc::new(Haystack::open(&own, options)?)
         }
-        BackendSettings::Fs { path, .. } => Arc::new(Fs::open(&fs_folder(&own, path.as_deref()))?),
+        BackendSettings::Fs { path, .. } => {
+            // Its files hold plain bytes: whatever was packed smaller would be unpacked again.
+            compression = Compression::OFF;
+            Arc::new(Fs::open(&fs_folder(&own, path.as_deref()))?)
+        }
         BackendSettings::Memory {} => Arc::new(Memory::new()),
     };
     let store = coffer::Store::new(backend, compression)?;
