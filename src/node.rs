@@ -22,6 +22,7 @@ mod lease;
 mod limit;
 mod password;
 mod peers;
+mod pulse;
 mod refs;
 mod secret;
 mod security_log;
@@ -47,6 +48,7 @@ pub use gc::{COLLECT_AFTER, COLLECT_EVERY, Collected, Gc};
 pub use health::{Health, Report as HealthReport, State as HealthState};
 pub use identity::Identity;
 pub use peers::{FoundBy, PEER_ADDRESSES_MAX, PEERS_MAX, Peer, Peers, Sighting};
+pub use pulse::{PULSE_EVERY, time_floor};
 pub use refs::{INCOMPLETE_NAMED_MAX, Refs};
 pub use secret::{Password, SecretText};
 pub use security_log::{LOG_ENTRIES_MAX, LogEntry, SecurityLog};
@@ -70,11 +72,12 @@ pub use crate::files::{
 use access::Access;
 use folder::Folder;
 use password::Hasher;
+use pulse::Pulse;
 use stores::Around;
 
 use crate::db;
 use crate::files::Repository;
-use crate::id::StoreName;
+use crate::id::{BlobId, StoreName};
 
 /// How a node is opened.
 #[derive(Debug, Clone)]
@@ -90,13 +93,15 @@ pub struct Options {
 }
 
 impl Options {
-    /// Opens `folder`, makes it where it is new, with everything else as it is by default.
+    /// Opens `folder`, makes it where it is new, with everything else as it is by default: the clock is the system's,
+    /// and no earlier than the folder was last in use.
     pub fn new(folder: impl Into<PathBuf>) -> Options {
+        let folder = folder.into();
         Options {
-            folder: folder.into(),
             create: true,
             main_store: StoreSettings::default(),
-            clock: Clock::system(),
+            clock: Clock::system().not_before(time_floor(&folder)),
+            folder,
         }
     }
 }
@@ -120,8 +125,9 @@ struct Inner {
     health: Health,
     events: Events,
     peers: Peers,
+    pulse: Pulse,
     /// Last, so that the folder is held until everything in it is closed.
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Node {
@@ -169,6 +175,7 @@ impl Node {
                 sessions: Sessions::new(Arc::clone(&access)),
                 tokens: Tokens::new(Arc::clone(&access)),
                 access,
+                pulse: Pulse::new(folder.path(), options.clock.clone()),
                 peers: Peers::new(identity.node_id(), options.clock.clone()),
                 gc: Gc::new(stores.clone(), health.clone(), events.clone(), options.clock),
                 health,
@@ -176,7 +183,7 @@ impl Node {
                 stores,
                 uploads,
                 events,
-                _folder: folder,
+                folder,
             }),
         })
     }
@@ -265,6 +272,35 @@ impl Node {
     /// Who tried to get in, what was given and taken.
     pub fn security_log(&self) -> &SecurityLog {
         &self.inner.access.log
+    }
+
+    /// Writes to the disk and reads it back; call it every [`PULSE_EVERY`]. Where that fails, the health of the node says
+    /// so until it succeeds again.
+    ///
+    /// # Errors
+    /// [`Error::Internal`]: the disk takes no writes, or not what was written.
+    pub async fn beat(&self) -> Result<(), Error> {
+        let pulse = self.inner.pulse.clone();
+        let beaten = db::crossing(move || Ok::<_, Error>(pulse.beat())).await?;
+        let trouble = beaten
+            .as_ref()
+            .err()
+            .map(|error| format!("the disk of the data folder takes no writes: {error}"));
+        self.inner.health.note("disk", trouble);
+        beaten.map_err(|error| Error::io(self.inner.folder.path(), error))
+    }
+
+    /// Returns once the node made progress: its main store answered, and no write is stuck. What the store answers does
+    /// not matter: a disk that refuses is no hang. Never returns while there is none; may be cancelled.
+    pub async fn progress(&self) {
+        if self.inner.pulse.is_stuck() {
+            return std::future::pending().await;
+        }
+        let main = self.stores().get(&StoreName::main());
+        let main = main.expect("every node has the store main");
+        if let Err(error) = main.stat(vec![BlobId::of(b"")]).await {
+            tracing::debug!(%error, "the main store answers, with an error");
+        }
     }
 
     /// What has to be done now and then; call it about once a minute. Writes nothing where nothing is due.
