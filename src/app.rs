@@ -1,8 +1,10 @@
 //! The composition root: opens what the configuration names, wires it, and ends it in order.
 
 mod boot;
+mod confine;
 mod discover;
 mod housekeeping;
+mod notice;
 mod outcome;
 mod place;
 mod processor;
@@ -11,7 +13,7 @@ mod remote_contract;
 mod runtime;
 mod supervise;
 
-pub use boot::{Ready, serve};
+pub use boot::{Ready, confine, serve};
 pub use discover::discover;
 pub use outcome::Outcome;
 pub use place::{Access, Held, Place};

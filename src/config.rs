@@ -35,6 +35,10 @@ pub struct Config {
     pub authorities: Vec<String>,
     /// How much is logged.
     pub log: LogLevel,
+    /// Whether the process gives up everything but its folders and ports.
+    pub confine: bool,
+    /// Folders besides `data` that stores may be in when it does.
+    pub store_folders: Vec<PathBuf>,
 }
 
 /// How much is logged: each level has what those before it have.
@@ -145,6 +149,10 @@ impl Config {
                 "no level: error, warn, info, debug or trace",
             )?
             .unwrap_or_default(),
+            confine: first(sources, |raw| &raw.confine).is_some_and(|(_, confine)| *confine),
+            store_folders: first(sources, |raw| &raw.store_folders).map_or_else(Vec::new, |(_, folders)| {
+                folders.iter().map(PathBuf::from).collect()
+            }),
         })
     }
 }
@@ -253,6 +261,7 @@ mod tests {
     #[test]
     fn defaults_fill_what_was_not_said() {
         let config = join("data = '/srv/refuge'").unwrap();
+        assert!(!config.confine && config.store_folders.is_empty());
         assert_eq!(config.data, Path::new("/srv/refuge"));
         assert_eq!(config.listen.to_string(), "0.0.0.0:8443");
         assert_eq!(config.plain_http.to_string(), "127.0.0.1:8080");
@@ -295,6 +304,7 @@ mod tests {
             ("data = 'd'\nlisten = 'nowhere'", "listen"),
             ("data = 'd'\nplain_http = ':80'", "plain_http"),
             ("data = 'd'\nlog = 'loud'", "log"),
+            ("data = 'd'\nconfine = 'yes'", "confine"),
             ("data = 'd'\nauthorities = ['a@b']", "authorities"),
             ("data = 'd'\nauthorities = ['b:port']", "authorities"),
             ("listen = '127.0.0.1:1'", "data"),

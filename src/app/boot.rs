@@ -3,11 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use tokio::runtime::Runtime;
 
-use super::housekeeping;
+use super::confine::{self, Limits};
 use super::supervise::Supervisor;
+use super::{housekeeping, notice};
 use crate::api;
 use crate::api::serve::Listener;
 use crate::config::Config;
@@ -29,6 +30,23 @@ pub struct Ready {
     pub claim_code: Option<String>,
 }
 
+/// Confines this process to what the configuration names, where it says so; to be done before [`runtime`](super::runtime)
+/// starts threads.
+///
+/// # Errors
+/// Where the data folder can't be made, or the kernel refuses what it says it can do.
+pub fn confine(config: &Config) -> anyhow::Result<()> {
+    if !config.confine {
+        return Ok(());
+    }
+    let folders = [&config.data].into_iter().chain(&config.store_folders);
+    let limits = Limits {
+        folders: folders.cloned().collect(),
+        ports: vec![config.listen.port(), config.plain_http.port()],
+    };
+    confine::confine(&limits).with_context(|| format!("{} can't be confined to", config.data.display()))
+}
+
 /// Runs a node until the process is told to stop; `announce` hears when it answers. Returns when everything
 /// under way has ended or its time is over.
 ///
@@ -45,6 +63,7 @@ pub fn serve(
         let mut supervisor = Supervisor::new()?;
         let ready = start_edges(config, &node, &mut supervisor).await?;
         announce(&ready)?;
+        notice::ready();
         supervisor.run().await
     })
 }
@@ -70,6 +89,8 @@ async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) 
         security_contact: None,
     };
     let router = api::router(node.clone(), options);
+    let (fed, asked, port) = (node.clone(), router.clone(), ready.http.port());
+    supervisor.spawn(|shutdown| notice::feed(fed, asked, port, shutdown));
     supervisor.spawn(|shutdown| async move {
         api::serve::serve(vec![https, http], router, shutdown).await;
         Ok(())
@@ -83,7 +104,8 @@ async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) 
         discovery::run(told_of, reached, shutdown).await;
         Ok(())
     });
-    let (tended, collected) = (node.clone(), node.clone());
+    let (tended, collected, beating) = (node.clone(), node.clone(), node.clone());
+    supervisor.spawn(|shutdown| housekeeping::beat(beating, shutdown));
     supervisor.spawn(|shutdown| housekeeping::tend(tended, shutdown));
     supervisor.spawn(|shutdown| housekeeping::collect(collected, shutdown));
     Ok(ready)

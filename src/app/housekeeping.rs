@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::node::{COLLECT_EVERY, Node};
+use crate::node::{COLLECT_EVERY, Node, PULSE_EVERY};
 
 /// As often as the node wants it.
 const TEND_EVERY: Duration = Duration::from_secs(60);
@@ -20,6 +20,21 @@ pub(super) async fn tend(node: Node, shutdown: CancellationToken) -> anyhow::Res
         }
         if let Err(error) = node.tend().await {
             tracing::warn!(%error, "what has to be done now and then failed: it is tried again in a minute");
+        }
+    }
+}
+
+/// Writes a sign of life now and then until `shutdown`; the first at once, as the disk may be read-only already.
+pub(super) async fn beat(node: Node, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut ticks = tokio::time::interval(PULSE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = node.beat().await {
+            tracing::error!(%error, "the disk of the data folder takes no writes");
         }
     }
 }

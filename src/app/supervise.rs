@@ -9,6 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::notice;
+
 /// How long tasks may take to end: longer than requests get to finish, shorter than a service manager waits
 /// before it kills.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(15);
@@ -65,6 +67,7 @@ impl Supervisor {
             () = told(&mut self.terminate, &mut self.interrupt) => None,
         };
         tracing::info!("stopping: requests under way may end");
+        notice::stopping();
         self.shutdown.cancel();
         let drained = timeout(DRAIN_DEADLINE, drain(&mut self.tasks));
         let cut = tokio::select! {

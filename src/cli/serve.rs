@@ -22,7 +22,7 @@ Example:
 Plain HTTP serves data on loopback only; elsewhere it is a page that leads to HTTPS.
 Flags win over the environment (REFUGE_DATA, REFUGE_LISTEN, REFUGE_PLAIN_HTTP, REFUGE_AUTHORITIES,
 REFUGE_LOG), and that over the file of --config, which has the keys data, listen, plain_http,
-authorities and log.")]
+authorities, log, confine and store_folders.")]
 pub(super) struct Args {
     /// The data folder; made where it is not there
     #[arg(long, value_name = "DIR")]
@@ -39,6 +39,12 @@ pub(super) struct Args {
     /// How much is logged: error, warn, info, debug, trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
+    /// Give up everything but the data folder, the ports and `--store-folder` (Landlock)
+    #[arg(long)]
+    confine: bool,
+    /// Another folder that stores may be in when confined, such as one where disks are mounted
+    #[arg(long = "store-folder", value_name = "DIR")]
+    store_folders: Option<Vec<String>>,
     /// A configuration, in TOML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -60,11 +66,14 @@ pub(super) fn run(args: Args, is_json: bool) -> anyhow::Result<Exit> {
         plain_http: args.plain_http,
         authorities: args.authorities,
         log: args.log,
+        confine: args.confine.then_some(true),
+        store_folders: args.store_folders,
     };
     let config = Config::load(flags, args.config.as_deref())
         .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?;
     app::log(level(config.log));
     app::harden();
+    app::confine(&config)?;
     let runtime = app::runtime()?;
     app::serve(&config, &runtime, |ready| announce(ready, is_json))?;
     Ok(Exit::Done)

@@ -20,6 +20,10 @@ pub struct Raw {
     pub authorities: Option<Vec<String>>,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log: Option<String>,
+    /// Whether the process gives up everything but its folders and ports.
+    pub confine: Option<bool>,
+    /// Folders besides `data` that stores may be in when it does.
+    pub store_folders: Option<Vec<String>>,
 }
 
 impl Raw {
@@ -33,6 +37,9 @@ impl Raw {
             authorities: variable("REFUGE_AUTHORITIES")
                 .map(|list| list.split(',').map(|one| one.trim().to_owned()).collect()),
             log: variable("REFUGE_LOG"),
+            // What a process gives up is for who starts it to say, not for what it inherits.
+            confine: None,
+            store_folders: None,
         }
     }
 

@@ -12,6 +12,7 @@ mod cli;
 mod discovery;
 mod doors;
 mod fault;
+
 mod measure;
 mod pages;
 mod security;
@@ -20,3 +21,4 @@ mod snapshots_http;
 mod support;
 mod tidy;
 mod uploads;
+mod watched;

@@ -94,9 +94,14 @@ impl Node {
     }
 
     /// Like [`Node::start_as`], with HTTPS where `listen` says.
-    pub(crate) fn start_listening(mut command: Command, data: &Path, listen: &str) -> io::Result<Self> {
-        command.arg("serve").arg("--data").arg(data);
-        command.args(["--listen", listen, "--plain-http", "127.0.0.1:0", "--json"]);
+    pub(crate) fn start_listening(command: Command, data: &Path, listen: &str) -> io::Result<Self> {
+        Self::start_with(command, data, &["--listen", listen])
+    }
+
+    /// Like [`Node::start_as`], with these flags, of which `--listen` is one.
+    pub(crate) fn start_with(mut command: Command, data: &Path, flags: &[&str]) -> io::Result<Self> {
+        command.arg("serve").arg("--data").arg(data).args(flags);
+        command.args(["--plain-http", "127.0.0.1:0", "--json"]);
         let process = Process::start(command)?;
         let line = process.line_within(READY_WITHIN)?;
         let ready_after = processor_time(process.child.id());
@@ -111,6 +116,12 @@ impl Node {
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.child.id()
+    }
+
+    /// # Errors
+    /// As the operating system says.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.process.signal(signal)
     }
 
     /// The last of what the node logged.
