@@ -55,16 +55,21 @@ fn build() -> OpenApi {
 }
 
 fn operation(route: &Route, error: &RefOr<Schema>, schemas: &mut Schemas) -> OperationBuilder {
-    let mut operation = OperationBuilder::new()
-        .summary(Some(route.summary))
-        .response("200", answer_of(route.gives, schemas))
-        .response(
-            "default",
-            ResponseBuilder::new().description("An error").content(
-                "application/json",
-                ContentBuilder::new().schema(Some(error.clone())).build(),
-            ),
-        );
+    let mut operation = OperationBuilder::new().summary(Some(route.summary));
+    for status in successes(route) {
+        let answer = match *status {
+            "303" | "304" => ResponseBuilder::new().description("Nothing to read here"),
+            _ => answer_of(route.gives, schemas),
+        };
+        operation = operation.response(*status, answer);
+    }
+    operation = operation.response(
+        "default",
+        ResponseBuilder::new().description("An error").content(
+            "application/json",
+            ContentBuilder::new().schema(Some(error.clone())).build(),
+        ),
+    );
     for name in names_in(route.path) {
         let text = Schema::Object(Object::with_type(Type::String));
         operation = operation.parameter(
@@ -82,6 +87,21 @@ fn operation(route: &Route, error: &RefOr<Schema>, schemas: &mut Schemas) -> Ope
         Auth::Landing | Auth::Public => operation,
         Auth::SignedIn => operation.security(SecurityRequirement::new(TOKEN_SCHEME, Vec::<&str>::new())),
         Auth::Scope(scope) => operation.security(SecurityRequirement::new(TOKEN_SCHEME, [scope.name()])),
+    }
+}
+
+/// The statuses a route may answer with where it does not fail.
+fn successes(route: &Route) -> &'static [&'static str] {
+    match (route.gives, route.takes) {
+        // Pages answer a form with the next page, or say where it is.
+        (_, Takes::Form) => &["200", "201", "303"],
+        (Gives::Nothing, _) if route.method == Method::HEAD => &["200"],
+        (Gives::Nothing, _) if route.method == Method::POST => &["201", "204"],
+        (Gives::Nothing, _) => &["204"],
+        (Gives::Json(_), _) if route.method == Method::GET => &["200", "304"],
+        (Gives::Json(_), _) => &["200", "201"],
+        (Gives::Bytes, _) => &["200", "206", "304"],
+        (Gives::Text(_), _) => &["200", "304"],
     }
 }
 
@@ -161,6 +181,8 @@ mod tests {
             assert_eq!(operation["summary"], route.summary, "{} {path}", route.method);
             let is_open = matches!(route.auth, Auth::Landing | Auth::Public);
             assert_eq!(operation.get("security").is_none(), is_open, "{path}");
+            let answers = operation["responses"].as_object().unwrap();
+            assert!(answers.contains_key("default") && answers.len() > 1, "{path}");
         }
         let operations: usize = paths.values().map(|item| item.as_object().unwrap().len()).sum();
         assert_eq!(operations, TABLE.len());
