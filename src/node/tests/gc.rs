@@ -115,6 +115,20 @@ async fn a_run_that_is_stopped_frees_nothing_it_did_not_judge_and_the_next_goes_
     assert_eq!(collect(node).await.freed, 1);
 }
 
+/// Rounds of each writer beside the collector, and sequences of steps; with `REFUGE_LONG=1` what row R14 asks for: ten
+/// thousand of each.
+fn rounds() -> u32 {
+    if is_long() { 1700 } else { 60 }
+}
+
+fn sequences() -> u32 {
+    if is_long() { 10_000 } else { 250 }
+}
+
+fn is_long() -> bool {
+    std::env::var_os("REFUGE_LONG").is_some_and(|value| value == "1")
+}
+
 /// Everybody puts, names and drops the same few parts while a collector runs again and again. The clock moves
 /// only between two backups: nobody's part waits a day while it is being named.
 async fn back_up_beside_a_collector(backend: BackendSettings) {
@@ -138,11 +152,12 @@ async fn back_up_beside_a_collector(backend: BackendSettings) {
             let (bench, between) = (Arc::clone(&bench), Arc::clone(&between));
             tokio::spawn(async move {
                 let name = format!("ref{writer}");
-                for round in 0..60_u8 {
+                for round in 0..rounds() {
                     let _backup = between.read().await;
                     let mut parts = Vec::new();
                     for number in 0..4 {
-                        parts.push(put_part(&bench.node, vec![(round / 3 + number) % 12]).await);
+                        let content = u8::try_from((round / 3 + number) % 12).unwrap();
+                        parts.push(put_part(&bench.node, vec![content]).await);
                     }
                     bench.node.stores().main().stat(parts.clone()).await.unwrap();
                     let tree = put_tree(&bench.node, &parts).await;
@@ -350,8 +365,7 @@ async fn run(steps: Vec<Step>) {
 
 proptest! {
     #![proptest_config(Config {
-        // More with PROPTEST_CASES.
-        cases: std::env::var("PROPTEST_CASES").map_or(40, |_| Config::default().cases),
+        cases: sequences(),
         ..Config::default()
     })]
     #[test]
