@@ -3,6 +3,7 @@
 //! `medium` is a disk that forgets what was not flushed, `fs` mounts it, `recording` cuts a recorded run anywhere.
 //! `fault/README.md` says how a row is written and what each flush call of the store was seen to prevent.
 
+mod cgroup;
 pub(crate) mod child;
 mod cuts;
 mod disks;

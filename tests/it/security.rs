@@ -6,6 +6,7 @@ mod access;
 mod bodies;
 mod browsers;
 mod lines;
+mod paths;
 mod secrets;
 
 use crate::served::{Ask, Served};

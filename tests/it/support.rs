@@ -193,6 +193,14 @@ impl Node {
         self.process.child.wait()
     }
 
+    /// Waits for the end of a node that was told to end.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub(crate) fn ended(self) -> io::Result<ExitStatus> {
+        self.process.exit_within(ANSWER_WITHIN)
+    }
+
     /// Asks the node to end, and waits for it.
     ///
     /// # Errors

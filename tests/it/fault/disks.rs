@@ -14,13 +14,19 @@ use super::seed::{Count, Rng};
 use crate::support::{ANSWER_WITHIN, Http, Node};
 
 /// Failed flushes, each at another place of the script.
-const FLUSHES: Count = Count { sample: 8, full: 200 };
+const FLUSHES: Count = Count {
+    sample: 24,
+    full: 200,
+};
 
 /// Writes that find no room, each at another place of the script.
-const FULL_WRITES: Count = Count { sample: 6, full: 200 };
+const FULL_WRITES: Count = Count {
+    sample: 18,
+    full: 200,
+};
 
 /// Times the disk turns read-only.
-const FLIPS: Count = Count { sample: 5, full: 20 };
+const FLIPS: usize = 20;
 
 /// The most calls that a disk which turned read-only may be troubled with by one refused put.
 const REFUSED_CALLS: u64 = 20;
@@ -173,7 +179,7 @@ fn a_disk_that_turns_read_only_refuses_writes_and_serves_reads() {
     let Some(disk) = claimed_disk() else { return };
     let claimed = Claimed::template();
     let journal = claimed.journal();
-    for flip in 0..FLIPS.rounds() {
+    for flip in 0..FLIPS {
         let node = Node::start(&disk.path("data")).expect("a node starts");
         let mut driver = Driver::connect(&node, &claimed.token, &journal, Some(&disk)).expect("it listens");
         assert!(driver.put(flip).expect("an answer").is_success());

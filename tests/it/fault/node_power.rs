@@ -13,7 +13,7 @@ use crate::support::{Node, Ran, refuge};
 
 /// Crash points; each is judged after all three ways of losing power.
 const POINTS: Count = Count {
-    sample: 12,
+    sample: 24,
     full: 300,
 };
 

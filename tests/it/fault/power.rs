@@ -19,6 +19,12 @@ const POINTS: Count = Count {
     full: 300,
 };
 
+/// Fewer where thousands of folders are looked at again and again.
+const POINTS_OF_FILES: Count = Count {
+    sample: 12,
+    full: 300,
+};
+
 /// Starts after a power cut that are cut themselves, and crash points in each of them.
 const RECOVERIES: Count = Count { sample: 6, full: 60 };
 const POINTS_OF_RECOVERY: usize = 5;
@@ -40,17 +46,17 @@ pub(crate) fn blob_files(folder: &Path) -> Result<Box<dyn Backend>, Error> {
 
 #[test]
 fn blob_files_keep_what_was_acknowledged_when_power_is_lost() {
-    survives_power_loss("fs", blob_files, Names::Strict);
+    survives_power_loss("fs", blob_files, Names::Strict, POINTS_OF_FILES);
 }
 
 #[test]
 fn a_haystack_keeps_what_it_acknowledged_when_power_is_lost() {
-    survives_power_loss("haystack", haystack, Names::Strict);
+    survives_power_loss("haystack", haystack, Names::Strict, POINTS);
 }
 
 #[test]
 fn a_haystack_keeps_it_where_names_outlive_data() {
-    survives_power_loss("haystack on a journal", haystack, Names::Journal);
+    survives_power_loss("haystack on a journal", haystack, Names::Journal, POINTS);
 }
 
 #[test]
@@ -59,7 +65,7 @@ fn a_haystack_keeps_it_when_its_recovery_is_cut() {
 }
 
 /// Runs a load once on a recorded disk, then judges what each crash leaves of it.
-fn survives_power_loss(name: &str, open: Open, rule: Names) {
+fn survives_power_loss(name: &str, open: Open, rule: Names, points: Count) {
     let rng = Rng::for_test(name);
     let Some(disk) = FaultFs::mount_or_skip(rule) else {
         return;
@@ -78,7 +84,7 @@ fn survives_power_loss(name: &str, open: Open, rule: Names) {
         name,
         &recording,
         &journal,
-        (Cuts::power(POINTS.rounds()), &rng),
+        (Cuts::power(points.rounds()), &rng),
         |found, expected| judge(open, &found.join("store"), expected),
     );
 }

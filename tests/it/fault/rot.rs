@@ -1,5 +1,6 @@
 //! Rows R10 and R12: bits that flip in stored blobs, and state files that are damaged.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -10,6 +11,8 @@ use refuge::id::BlobId;
 
 use super::driver::{Claimed, Driver, copy_folder, violations};
 use super::folder;
+use super::load::Open;
+use super::power::blob_files;
 use super::seed::Rng;
 use crate::support::{Node, Ran, refuge};
 
@@ -17,20 +20,32 @@ use crate::support::{Node, Ran, refuge};
 const BLOBS: usize = 1000;
 
 #[test]
-fn every_flipped_bit_is_found_by_a_read_and_by_a_check_and_never_served() {
-    let mut rng = Rng::for_test("bit rot");
+fn every_flipped_bit_in_a_haystack_is_found_and_never_served() {
+    let open = |folder: &Path| -> Result<Box<dyn Backend>, Error> {
+        Ok(Box::new(Haystack::open(folder, HaystackOptions::default())?))
+    };
+    every_flipped_bit_is_found("bit rot", open, "volumes");
+}
+
+#[test]
+fn every_flipped_bit_in_a_file_is_found_and_never_served() {
+    every_flipped_bit_is_found("bit rot in files", blob_files, "blobs");
+}
+
+fn every_flipped_bit_is_found(name: &str, open: Open, below: &str) {
+    let mut rng = Rng::for_test(name);
     let found = folder::scratch();
-    let store = Haystack::open(found.path(), HaystackOptions::default()).expect("a new store");
+    let store = open(found.path()).expect("a new store");
     // Incompressible, so that each is in its volume as it is.
     let blobs: Vec<Vec<u8>> = (0..BLOBS).map(|n| rng.bytes(200 + n)).collect();
     for batch in blobs.chunks(100) {
-        put(&store, batch);
+        put(&*store, batch);
     }
     // What follows a group says that the group was flushed: from then on damage is rot and no torn tail.
-    put(&store, &[b"the last one".to_vec()]);
+    put(&*store, &[b"the last one".to_vec()]);
     drop(store);
-    flip_one_bit_of_each(&found.path().join("volumes"), &blobs, &mut rng);
-    let store = Haystack::open(found.path(), HaystackOptions::default()).expect("a store with rot opens");
+    flip_one_bit_of_each(&found.path().join(below), &blobs, &mut rng);
+    let store = open(found.path()).expect("a store with rot opens");
     let ids: Vec<BlobId> = blobs.iter().map(|blob| BlobId::of(blob)).collect();
     for id in &ids {
         let read = store
@@ -70,7 +85,7 @@ fn every_flipped_bit_is_found_by_a_read_and_by_a_check_and_never_served() {
         store.stat(&ids).expect("a stat").iter().all(Option::is_none),
         "what was set aside can be put again"
     );
-    put(&store, &blobs);
+    put(&*store, &blobs);
     let report = store
         .check(
             CheckOptions {
@@ -84,7 +99,7 @@ fn every_flipped_bit_is_found_by_a_read_and_by_a_check_and_never_served() {
     assert_eq!(store.status().blobs, BLOBS as u64 + 1);
 }
 
-fn put(store: &Haystack, blobs: &[Vec<u8>]) {
+fn put(store: &dyn Backend, blobs: &[Vec<u8>]) {
     let pack = |blob: &Vec<u8>| Packed::new(Bytes::from(blob.clone()), Class::Pinned, Compression::default());
     store
         .append(&blobs.iter().map(pack).collect::<Vec<_>>())
@@ -94,14 +109,17 @@ fn put(store: &Haystack, blobs: &[Vec<u8>]) {
 
 fn flip_one_bit_of_each(volumes: &Path, blobs: &[Vec<u8>], rng: &mut Rng) {
     let mut flipped = 0;
+    // Sixteen random bytes are found once.
+    let known: HashMap<&[u8], usize> = blobs.iter().map(|blob| (&blob[..16], blob.len())).collect();
     for path in files_below(volumes) {
         let mut bytes = std::fs::read(&path).expect("a volume");
-        for blob in blobs {
-            // Sixteen random bytes are found once.
-            let Some(at) = bytes.windows(16).position(|window| window == &blob[..16]) else {
-                continue;
-            };
-            bytes[at + rng.below(blob.len())] ^= 1 << rng.below(8);
+        let found: Vec<(usize, usize)> = bytes
+            .windows(16)
+            .enumerate()
+            .filter_map(|(at, window)| Some((at, *known.get(window)?)))
+            .collect();
+        for (at, len) in found {
+            bytes[at + rng.below(len)] ^= 1 << rng.below(8);
             flipped += 1;
         }
         std::fs::write(&path, bytes).expect("a volume");

@@ -1,9 +1,9 @@
 //! Faults at system calls of the real binary, by `strace`: it works on a static binary, where a preloaded library can't.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::seed;
@@ -79,6 +79,39 @@ pub(crate) fn most_of_a_thread(log: &Path) -> io::Result<BTreeMap<String, usize>
         *known = count.max(*known);
     }
     Ok(most)
+}
+
+/// The paths that the calls of a trace name, with the folder that a descriptor stands for before a relative one, and
+/// `..` taken as a name: what leads out shows.
+pub(crate) fn paths_named(log: &Path) -> io::Result<BTreeSet<PathBuf>> {
+    let text = std::fs::read_to_string(log)?;
+    let named = text.lines().filter_map(|line| {
+        let (before, rest) = line.split_once('"')?;
+        let (name, _) = rest.split_once('"')?;
+        // `openat(AT_FDCWD</the/working/folder>, "name"`
+        let folder = before
+            .rsplit_once('<')
+            .and_then(|(_, folder)| folder.split_once('>'));
+        Some(
+            folder
+                .map_or(Path::new("/"), |(folder, _)| Path::new(folder))
+                .join(name),
+        )
+    });
+    let mut paths = BTreeSet::new();
+    for path in named {
+        let mut whole = PathBuf::new();
+        for part in path.components() {
+            match part {
+                Component::ParentDir => {
+                    whole.pop();
+                }
+                part => whole.push(part),
+            }
+        }
+        paths.insert(whole);
+    }
+    Ok(paths)
 }
 
 fn traced(command: &Command, log: &Path, expressions: &[String]) -> Command {
