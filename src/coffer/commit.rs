@@ -24,9 +24,16 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Stored bytes of one group: enough to make a flush worth it, little enough to answer soon.
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// How often the thread gives the processor away before it closes a group: requests that were already being
-/// read join it, and an idle store loses some microseconds. Fewer make smaller groups, and each costs a flush.
-const YIELDS: usize = 128;
+/// How often in a row the thread gives the processor away for requests that are likely to come, before it closes
+/// a group without them: some tens of microseconds. Larger groups are fewer flushes, and each costs the card.
+const YIELDS_FOR_EXPECTED: usize = 128;
+
+/// The same once the group is as large as the last ones were: what was already being read joins it, and an idle
+/// store loses next to nothing.
+const YIELDS_FOR_MORE: usize = 4;
+
+/// Groups whose sizes tell how many requests to expect.
+const GROUPS_REMEMBERED: usize = 16;
 
 /// The queue in front of a backend's commit thread.
 pub(super) struct Queue {
@@ -98,8 +105,10 @@ impl Drop for Queue {
 
 fn run(backend: &dyn Backend, mut receiver: mpsc::Receiver<Waiting>) {
     let mut group = Vec::new();
+    let mut sizes = Sizes::default();
     while let Some(first) = receiver.blocking_recv() {
-        gather(first, &mut receiver, &mut group);
+        gather(first, &mut receiver, &mut group, sizes.largest());
+        sizes.note(group.len());
         let (batch, answers): (Vec<Packed>, Vec<_>) = group
             .drain(..)
             .map(|waiting: Waiting| (waiting.packed, (waiting.answer, waiting._place)))
@@ -129,19 +138,42 @@ fn run(backend: &dyn Backend, mut receiver: mpsc::Receiver<Waiting>) {
     }
 }
 
-/// Takes what waits, and what comes while the processor is given away.
-fn gather(first: Waiting, receiver: &mut mpsc::Receiver<Waiting>, group: &mut Vec<Waiting>) {
+/// Blobs of the last groups: as many clients as put at once are likely to do so again.
+#[derive(Default)]
+struct Sizes {
+    last: [usize; GROUPS_REMEMBERED],
+    next: usize,
+}
+
+impl Sizes {
+    fn note(&mut self, size: usize) {
+        self.last[self.next] = size;
+        self.next = (self.next + 1) % GROUPS_REMEMBERED;
+    }
+
+    fn largest(&self) -> usize {
+        self.last.into_iter().max().unwrap_or(0)
+    }
+}
+
+/// Takes what waits, and what comes while the processor is given away; more patiently up to `expected` blobs.
+fn gather(first: Waiting, receiver: &mut mpsc::Receiver<Waiting>, group: &mut Vec<Waiting>, expected: usize) {
     let mut bytes = first.packed.body.bytes.len();
     group.push(first);
     let mut yields = 0;
     while bytes < GROUP_BYTES_MAX {
+        let patience = if group.len() < expected {
+            YIELDS_FOR_EXPECTED
+        } else {
+            YIELDS_FOR_MORE
+        };
         match receiver.try_recv() {
             Ok(waiting) => {
                 bytes += waiting.packed.body.bytes.len();
                 group.push(waiting);
                 yields = 0;
             }
-            Err(TryRecvError::Empty) if yields < YIELDS => {
+            Err(TryRecvError::Empty) if yields < patience => {
                 yields += 1;
                 thread::yield_now();
             }
