@@ -414,8 +414,14 @@ fn state_files(folder: &Path) -> Vec<PathBuf> {
                 let begin = std::fs::read(path).unwrap_or_default();
                 begin.starts_with(b"refuge-state ")
             };
+            // The database and its copy are SQLite's; opening the node judges them.
+            let is_database = path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("node.db"));
             if path.is_dir() {
                 folders.push(path);
+            } else if is_database {
+                continue;
             } else if path.extension().is_some_and(|kind| kind == "old") {
                 files.push(path.with_extension(""));
             } else if path.extension().is_none_or(|kind| kind != "new") && is_state(&path) {
