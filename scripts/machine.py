@@ -1,12 +1,21 @@
-"""Boxes under QEMU: tests/box starts, watches and ends virtual machines through this file."""
+"""Boxes under QEMU: scripts/run and tests/box start, watch and end virtual machines through this file.
 
+    scripts/machine.py run --board NAME --image FILE --folder DIR --client FILE [--memory MIB] [--lan N] [--tap]
+
+scripts/run calls it; see there. A disk is kept in --folder: a new image replaces its boot partition, slots and boot state, and
+leaves its data.
+"""
+
+import argparse
 import http.client
 import json
 import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 import tomllib
@@ -14,7 +23,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
-# Of every board's genimage.cfg.
+# Of every board's genimage.cfg: where the parts that an image replaces begin, and where the data does.
+SYSTEM_FROM, SYSTEM_TO = 3 * MIB, 480 * MIB
 BOOT_AT = 4 * MIB
 # Room to grow into; a sparse file, so it costs what is written.
 DISK_BYTES = 8 * 1024 * MIB
@@ -53,6 +63,15 @@ def make_disk(image, disk, size=DISK_BYTES):
     """A disk with this image, as if it had been flashed onto a larger card."""
     subprocess.run(["cp", "--sparse=always", image, disk], check=True)
     os.truncate(disk, size)
+
+
+def renew_disk(image, disk):
+    """Puts the system of `image` onto a disk that has data: all between the table and the data partition."""
+    with open(image, "rb") as source, open(disk, "r+b") as target:
+        source.seek(SYSTEM_FROM)
+        target.seek(SYSTEM_FROM)
+        while target.tell() < SYSTEM_TO:
+            target.write(source.read(MIB))
 
 
 def write_first_boot(disk, lines):
@@ -155,13 +174,21 @@ class Machine:
         """Shuts the guest down in order; says whether it did so by itself."""
         if self.process is None or self.process.poll() is not None:
             return True
-        try:
-            self.press_power_button()
-            self.process.wait(within_s)
+        deadline = time.monotonic() + within_s
+        while time.monotonic() < deadline:
+            # A guest that has just begun to answer does not hear the button yet: again until it does.
+            try:
+                self.press_power_button()
+                self.process.wait(5)
+                return True
+            except subprocess.TimeoutExpired:
+                continue
+            except (OSError, Failed, ValueError):
+                break
+        if self.process.poll() is not None:
             return True
-        except (OSError, Failed, subprocess.TimeoutExpired):
-            self.kill()
-            return False
+        self.kill()
+        return False
 
     def kill(self):
         """As if the plug were pulled."""
@@ -175,3 +202,144 @@ def kill_all():
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+class Bridge:
+    """A bridge of this machine with one tap for each box. Needs root."""
+
+    NAME = "refuge0"
+
+    def __init__(self, boxes):
+        self.taps = [f"refuge-tap{number}" for number in range(1, boxes + 1)]
+
+    def __enter__(self):
+        orders = [
+            ["link", "add", self.NAME, "type", "bridge"],
+            # Link-local, as the boxes take where nobody gives addresses.
+            ["address", "add", "169.254.77.1/16", "dev", self.NAME],
+            ["link", "set", self.NAME, "up"],
+        ]
+        for tap in self.taps:
+            orders += [["tuntap", "add", tap, "mode", "tap"], ["link", "set", tap, "master", self.NAME, "up"]]
+        for order in orders:
+            if subprocess.run(["ip", *order], check=False).returncode != 0:
+                self.__exit__()
+                raise Failed(f"ip {' '.join(order)} failed: is another bridge {self.NAME} there?")
+        return self
+
+    def __exit__(self, *_):
+        for name in [*self.taps, self.NAME]:
+            subprocess.run(["ip", "link", "delete", name], check=False, stderr=subprocess.DEVNULL)
+
+
+def prepare(image, folder, number):
+    """The disk of box `number`: kept where it is there, with the system of the image where that is newer."""
+    home = folder / f"box{number}"
+    home.mkdir(parents=True, exist_ok=True)
+    disk, stamp = home / "disk.img", home / "image"
+    state = image.stat()
+    now = f"{state.st_size} {state.st_mtime_ns}"
+    if not disk.exists():
+        make_disk(image, disk)
+    elif not stamp.exists() or stamp.read_text() != now:
+        renew_disk(image, disk)
+    stamp.write_text(now)
+    return disk, home
+
+
+def welcome(machine, client):
+    url = f"https://127.0.0.1:{machine.https}"
+    lines = ["", "The box answers.", "", f"  URL           {url}", f"  plain HTTP    http://127.0.0.1:{machine.http}"]
+    for name in ("node id", "fingerprint", "claim code"):
+        if value := machine.fact(name):
+            lines.append(f"  {name:<13} {value}")
+    lines += [f"  console       {machine.log}", f"  QEMU          process {machine.process.pid}"]
+    if code := machine.fact("claim code"):
+        lines += ["", f"It has no owner yet. In another terminal:\n\n  {client} claim {url} {code}"]
+    else:
+        lines += ["", "It has an owner."]
+    print("\n".join(lines), flush=True)
+
+
+def run(arguments):
+    facts = board(arguments.board)
+    boxes = max(1, arguments.lan)
+    lan = []
+    if arguments.lan:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind(("127.0.0.1", 0))
+            lan = [f"socket,mcast=230.0.0.1:{probe.getsockname()[1]},localaddr=127.0.0.1"]
+    machines = []
+
+    def boot(taps):
+        for number in range(1, boxes + 1):
+            disk, home = prepare(Path(arguments.image), Path(arguments.folder), number)
+            networks = lan + ([f"tap,ifname={taps[number - 1]},script=no,downscript=no"] if taps else [])
+            machine = Machine(facts, disk, home, arguments.memory, 8443 + number - 1, 8080 + number - 1, networks)
+            own = [f"{host}:{port}" for port in (machine.https, machine.http) for host in ("127.0.0.1", "localhost")]
+            write_first_boot(disk, ["authorities=" + ",".join(own)])
+            machines.append(machine.start())
+            # The next one must not be given the ports that this one has not bound yet.
+            machine.wait("QEMU forwards its ports", lambda: not is_free(machine.https), 30)
+        for machine in machines:
+            welcome(machine.wait_ready(), arguments.client)
+        print("\nCtrl-C shuts it down.", flush=True)
+        while all(machine.process.poll() is None for machine in machines):
+            time.sleep(0.5)
+        print("A box is off." if boxes > 1 else "The box is off.", flush=True)
+
+    try:
+        if arguments.tap:
+            with Bridge(boxes) as bridge:
+                try:
+                    boot(bridge.taps)
+                finally:
+                    end(machines)
+        else:
+            boot([])
+    finally:
+        end(machines)
+
+
+def is_free(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def end(machines):
+    running = [machine for machine in machines if machine.process and machine.process.poll() is None]
+    if running:
+        print("\nShutting down …", flush=True)
+    for machine in running:
+        print("The box is off." if machine.stop() else "The box did not shut down in time and was cut off.", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(required=True)
+    runner = commands.add_parser("run")
+    for option in ("--board", "--image", "--folder", "--client"):
+        runner.add_argument(option, required=True)
+    runner.add_argument("--memory", type=int)
+    runner.add_argument("--lan", type=int, default=0)
+    runner.add_argument("--tap", action="store_true")
+    arguments = parser.parse_args()
+    # As Ctrl-C: whoever ends this program wants the boxes shut down. A second time cuts them off.
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ending, interrupt)
+    try:
+        run(arguments)
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except Failed as failure:
+        sys.exit(f"error: {failure}")
+    finally:
+        kill_all()
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

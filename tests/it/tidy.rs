@@ -369,7 +369,7 @@ fn sources(folder: &str) -> Vec<Source> {
 
 /// Every text file below `folder` that is not built or fetched, with its path relative to the repository.
 fn texts(folder: &Path) -> Vec<(String, String)> {
-    let skipped = |name: &str| matches!(name, "target" | "data" | ".git" | "Cargo.lock");
+    let skipped = |name: &str| matches!(name, "target" | "data" | "boxes" | ".git" | "Cargo.lock");
     let mut found = Vec::new();
     let mut waiting = vec![folder.to_owned()];
     while let Some(folder) = waiting.pop() {
