@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::Core;
 use super::manifest::{self, Checkpoint, Tally};
 use super::needle::{Header, Kind};
-use super::recover::{cut, is_whole};
+use super::recover::{Flushed, cut, is_whole};
 use super::run::{Entry, Run};
 use super::scan::{Found, Scan};
 use super::volume::{PAGE_BYTES, SOLO, Volumes};
@@ -47,7 +47,7 @@ const ALIAS: u8 = 4;
 const PINNED: u8 = 16;
 
 /// Makes a checkpoint from the volumes in `folder`. `cut_torn` cuts what a crash left of a group nobody was
-/// told of; only where nobody appends yet.
+/// told of; only where nobody appends yet. Without it everything there has been flushed.
 pub(super) fn from_volumes(
     folder: &Path,
     volumes: &Volumes,
@@ -64,17 +64,27 @@ pub(super) fn from_volumes(
         records: Vec::new(),
         pieces: 0,
     };
-    for number in volumes.shared()? {
+    let shared = volumes.shared()?;
+    for &number in &shared {
         tally.next_shared = tally.next_shared.max(number + 1);
-        let (end, torn) = scan_volume(volumes, number, &mut sorter, &mut tally)?;
+        let flushed = if cut_torn {
+            Flushed::of_shared(number, &shared)
+        } else {
+            Flushed::All
+        };
+        let (end, torn) = scan_volume(volumes, number, flushed, &mut sorter, &mut tally)?;
         if torn && cut_torn {
             cut(volumes, number, end)?;
+        } else if flushed == Flushed::AsNeedlesSay {
+            // A killed process leaves pages that are written and not flushed; they are shown only after this.
+            sync(volumes, number)?;
         }
         tally.volumes.entry(number).or_default().end = end;
     }
     for number in volumes.solos(0)? {
         tally.next_solo = tally.next_solo.max((number & !SOLO) + 1);
-        scan_volume(volumes, number, &mut sorter, &mut tally)?;
+        // It was flushed before it got its name.
+        scan_volume(volumes, number, Flushed::All, &mut sorter, &mut tally)?;
     }
     if tally.next_shared == 0 && tally.next_solo == 0 {
         return Ok(Checkpoint {
@@ -115,10 +125,19 @@ pub(super) fn rebuild(core: &Core) -> Result<(), Error> {
     Ok(())
 }
 
+fn sync(volumes: &Volumes, number: u32) -> Result<(), Error> {
+    let Ok(Some(volume)) = volumes.get(number) else {
+        return Ok(());
+    };
+    let synced = volume.file.sync_all();
+    synced.map_err(|source| Error::io(&volume.path, source))
+}
+
 /// Records every needle of a volume; returns where it ends, and whether what comes after is torn.
 fn scan_volume(
     volumes: &Volumes,
     number: u32,
+    flushed: Flushed,
     sorter: &mut Sorter,
     tally: &mut Tally,
 ) -> Result<(u64, bool), Error> {
@@ -132,7 +151,10 @@ fn scan_volume(
         }
     };
     let len = volume.len()?;
-    let mut mark = PAGE_BYTES;
+    let mut mark = match flushed {
+        Flushed::All => u64::MAX,
+        Flushed::AsNeedlesSay => PAGE_BYTES,
+    };
     let mut scan = Scan::new(Arc::clone(&volume), PAGE_BYTES)?;
     while let Some(found) = scan.next()? {
         match found {

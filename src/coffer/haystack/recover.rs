@@ -31,6 +31,25 @@ struct Tail {
     offset: u64,
 }
 
+/// How far a volume is known to have been flushed, beside what its needles say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// To its end: whatever is broken in it is rot, and nothing of it is cut.
+    All,
+    /// As the needles in it say; what is broken beyond is a torn tail.
+    AsNeedlesSay,
+}
+
+impl Flushed {
+    /// Of a shared volume among all there are, ascending: the next one is begun only after this one was flushed.
+    pub(super) fn of_shared(number: u32, all: &[u32]) -> Flushed {
+        match all.last() {
+            Some(newest) if *newest > number => Flushed::All,
+            _ => Flushed::AsNeedlesSay,
+        }
+    }
+}
+
 /// Opens the haystack in `folder`.
 pub(super) fn open(folder: &Path, options: HaystackOptions) -> Result<Core, Error> {
     let volumes = Volumes::at(folder)?;
@@ -55,7 +74,7 @@ pub(super) fn open(folder: &Path, options: HaystackOptions) -> Result<Core, Erro
     if !rebuilt {
         let mut tail = Vec::new();
         let checkpointed = tally.next_shared;
-        for number in present {
+        for &number in &present {
             // A compaction was cut between the checkpoint that no longer needs this volume and its removal.
             if number < checkpointed && !tally.volumes.contains_key(&number) {
                 volumes.remove(number)?;
@@ -63,7 +82,8 @@ pub(super) fn open(folder: &Path, options: HaystackOptions) -> Result<Core, Erro
             }
             let known = tally.volumes.get(&number).map_or(PAGE_BYTES, |volume| volume.end);
             tally.next_shared = tally.next_shared.max(number + 1);
-            match read_tail(&volumes, number, known, &mut tail) {
+            let flushed = Flushed::of_shared(number, &present);
+            match read_tail(&volumes, number, known, flushed, &mut tail) {
                 Ok(end) => tally.volumes.entry(number).or_default().end = end,
                 Err(error @ (Error::Newer { .. } | Error::Busy)) => return Err(error),
                 Err(error) => {
@@ -115,7 +135,13 @@ fn all_there(checkpoint: &Checkpoint, present: &[u32]) -> bool {
 }
 
 /// Reads what a shared volume has beyond `known`; returns where it ends.
-fn read_tail(volumes: &Volumes, number: u32, known: u64, tail: &mut Vec<Tail>) -> Result<u64, Error> {
+fn read_tail(
+    volumes: &Volumes,
+    number: u32,
+    known: u64,
+    flushed: Flushed,
+    tail: &mut Vec<Tail>,
+) -> Result<u64, Error> {
     let volume = match volumes.get(number) {
         Ok(Some(volume)) => volume,
         Ok(None) => return Ok(known),
@@ -132,10 +158,13 @@ fn read_tail(volumes: &Volumes, number: u32, known: u64, tail: &mut Vec<Tail>) -
         return Ok(known.min(len.max(PAGE_BYTES)));
     }
     let found = tail_of(&volume, known)?;
-    let mark = found.iter().fold(known, |mark, item| match item {
-        (Found::Needle(_, header), _) => mark.max(header.durable),
-        (Found::Damage(..), _) => mark,
-    });
+    let mark = match flushed {
+        Flushed::All => len,
+        Flushed::AsNeedlesSay => found.iter().fold(known, |mark, item| match item {
+            (Found::Needle(_, header), _) => mark.max(header.durable),
+            (Found::Damage(..), _) => mark,
+        }),
+    };
     let mut end = len;
     for (item, whole) in found {
         match item {

@@ -163,6 +163,37 @@ fn rot_in_what_was_flushed_is_reported_and_cuts_nothing() {
     assert!(readable(&store, &ids[0]));
 }
 
+/// A volume that was followed by another was flushed to its end: its last group is no torn tail.
+#[test]
+fn rot_at_the_end_of_a_full_volume_is_reported_and_cuts_nothing() {
+    for is_index_lost in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        let mut ids = Vec::new();
+        while !volume(&dir, 1).exists() {
+            let next = u32::try_from(ids.len()).unwrap();
+            ids.extend(put(&store, next..next + 3));
+        }
+        kill(store);
+        if is_index_lost {
+            lose_index(dir.path());
+        }
+        let len = fs::metadata(volume(&dir, 0)).unwrap().len();
+        flip(&volume(&dir, 0), len - 200);
+        let store = open(dir.path());
+        let is_damaged = |id: &BlobId| matches!(store.open(id), Err(Error::Corrupt { .. }));
+        let damaged: Vec<BlobId> = ids.iter().copied().filter(is_damaged).collect();
+        assert_eq!(damaged.len(), 1, "index lost: {is_index_lost}");
+        let sound = ids.iter().filter(|id| !is_damaged(id));
+        assert!(sound.into_iter().all(|id| readable(&store, id)));
+        let options = CheckOptions {
+            read_data: true,
+            repair: true,
+        };
+        assert_eq!(store.check(options, &|_| ()).unwrap().quarantined, damaged);
+    }
+}
+
 #[test]
 fn a_lost_index_is_rebuilt_and_resurrects_nothing() {
     let dir = tempfile::tempdir().unwrap();
