@@ -79,7 +79,11 @@ impl Load<'_> {
 
     fn put(self, rng: &mut Rng) {
         let count = 1 + rng.below(4);
-        let numbers = rng.pick(count, SMALL);
+        self.put_these(&rng.pick(count, SMALL));
+    }
+
+    /// Puts small blobs as one group.
+    pub(super) fn put_these(self, numbers: &[usize]) {
         let batch: Vec<Packed> = numbers
             .iter()
             .map(|number| packed(*number, class_of(*number)))
@@ -99,12 +103,21 @@ impl Load<'_> {
         if rng.one_in(3) {
             ids.push(id_of(SMALL + rng.below(LARGE)));
         }
+        self.delete_these(&ids);
+    }
+
+    /// Deletes blobs.
+    pub(super) fn delete_these(self, ids: &[BlobId]) {
         let gone = ids.iter().map(|id| (*id, None)).collect();
-        self.journaled(gone, |backend| backend.delete(&ids).map(drop));
+        self.journaled(gone, |backend| backend.delete(ids).map(drop));
     }
 
     fn stream(self, rng: &mut Rng) {
-        let number = SMALL + rng.below(LARGE);
+        self.stream_this(SMALL + rng.below(LARGE));
+    }
+
+    /// Streams a large blob in.
+    pub(super) fn stream_this(self, number: usize) {
         let class = class_of(number);
         self.journaled(vec![(id_of(number), Some(value_of(number, class)))], |backend| {
             let mut incoming = backend.begin(class)?;

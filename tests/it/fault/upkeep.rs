@@ -115,6 +115,7 @@ fn record(open: Open, beside: Beside, rng: &Rng) -> Option<Run> {
         load.run(2, 60, &rng.branch(round));
     }
     thin_out(open, &store, &journal);
+    provide(open, &store, &journal);
     let damaged = damage(&store, &journal, &mut rng.branch("damage"));
     leave_behind(&store.join("new"));
     if let Beside::Derived = beside {
@@ -184,6 +185,33 @@ fn thin_out(open: Open, store: &Path, journal: &Journal) {
     }
 }
 
+/// Puts what the damage needs, whatever the load left: enough blobs, a large one, and a last group, which proves that
+/// those before it were flushed: damage there is no torn end.
+fn provide(open: Open, store: &Path, journal: &Journal) {
+    let backend = open(store).expect("a sound store");
+    let load = Load {
+        backend: &*backend,
+        journal,
+        disk: None,
+        aside: None,
+    };
+    let wanted = (0..SMALL)
+        .filter(|number| can_be_damaged(*number))
+        .take(2 * DAMAGED);
+    for number in wanted {
+        load.put_these(&[number]);
+    }
+    load.stream_this(SMALL);
+    let last = SMALL - 1;
+    load.delete_these(&[id_of(last)]);
+    load.put_these(&[last]);
+}
+
+/// Even ones are random, so that they are stored as they are and their beginning is found once.
+fn can_be_damaged(number: usize) -> bool {
+    number.is_multiple_of(2) && content(number).len() >= 64
+}
+
 fn note_gone(journal: &Journal, id: &BlobId) {
     let gone = Intent {
         key: blob_key(id),
@@ -208,13 +236,9 @@ fn leave_behind(folder: &Path) {
 /// Flips a bit in each of a few blobs, wherever their bytes are, and notes that they are gone. Their ids, ascending.
 fn damage(store: &Path, journal: &Journal, rng: &mut Rng) -> Vec<BlobId> {
     let expected = journal.expected();
-    // The even ones are random, so that they are stored as they are and their beginning is found once.
     let is_there = |number: &usize| {
         let key = blob_key(&id_of(*number));
-        number.is_multiple_of(2)
-            && content(*number).len() >= 64
-            && expected.is_certain(&key)
-            && expected.value_of(&key).is_some()
+        can_be_damaged(*number) && expected.is_certain(&key) && expected.value_of(&key).is_some()
     };
     let all: Vec<usize> = (0..SMALL + LARGE).filter(is_there).collect();
     let picked = rng.pick(DAMAGED, all.len());
