@@ -1,7 +1,7 @@
 //! The LAN edge: tells other machines on the local network where this node is, and notes who else is there.
 //!
 //! Two ways lead there, because networks filter one or the other: dns-sd over multicast DNS ([`mdns`]) and a beacon of
-//! our own over UDP ([`udp`]). Both are pure state machines; the sockets are in `port.rs`, and this file is the loop
+//! our own over UDP (`udp.rs`). Both are pure state machines; the sockets are in `port.rs`, and this file is the loop
 //! that turns between them. Everything is sent to the link and believed only when it comes from there (hop limit 255 and
 //! an address of the link's own networks); nothing is sent back that is larger than what asked for it; and all that is
 //! heard is a hint, kept in [`Peers`]: who a node is, its key says.

@@ -30,7 +30,7 @@ pub struct Ready {
     pub claim_code: Option<String>,
 }
 
-/// Confines this process to what the configuration names, where it says so; to be done before [`runtime`](super::runtime)
+/// Confines this process to what the configuration names, where it says so; to be done before [`runtime`](super::runtime())
 /// starts threads.
 ///
 /// # Errors
