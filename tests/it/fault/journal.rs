@@ -164,8 +164,9 @@ struct Open {
     intent: Intent,
     /// Whether another value was on its way to the key at the same time: then the last one is not known.
     raced: bool,
-    /// Whether the key might have the value already when it began.
-    possible_before: bool,
+    /// Whether the key might have the value all the same: it had it when this began, or another with the same value
+    /// ended meanwhile and was not refused.
+    possible_otherwise: bool,
 }
 
 impl Replay {
@@ -185,13 +186,13 @@ impl Replay {
             .possible
             .entry(intent.key.clone())
             .or_insert_with(|| BTreeSet::from([None]));
-        let possible_before = !values.insert(intent.value.clone());
+        let possible_otherwise = !values.insert(intent.value.clone());
         self.open.insert(
             number,
             Open {
                 intent: intent.clone(),
                 raced,
-                possible_before,
+                possible_otherwise,
             },
         );
     }
@@ -200,16 +201,20 @@ impl Replay {
         let Some(Open {
             intent,
             raced,
-            possible_before,
+            possible_otherwise,
         }) = self.open.remove(&begun)
         else {
             return;
         };
-        let asked_by_others = self.open.values().any(|other| other.intent == intent);
+        let mut asked_by_others = false;
+        for other in self.open.values_mut().filter(|other| other.intent == intent) {
+            asked_by_others = true;
+            other.possible_otherwise |= outcome != Outcome::Refused;
+        }
         let values = self.possible.entry(intent.key).or_default();
         match outcome {
             Outcome::Acked if !raced => *values = BTreeSet::from([intent.value]),
-            Outcome::Refused if !possible_before && !asked_by_others => {
+            Outcome::Refused if !possible_otherwise && !asked_by_others => {
                 values.remove(&intent.value);
             }
             Outcome::Acked | Outcome::Refused | Outcome::Unknown => {}
@@ -303,6 +308,15 @@ mod tests {
         let put = give(&journal, some("a"));
         journal.end(None, put, Outcome::Refused);
         assert_eq!(may_be(&journal), [None]);
+    }
+
+    #[test]
+    fn what_was_refused_to_one_may_be_there_by_another_whose_answer_was_lost() {
+        let journal = Journal::default();
+        let (refused, lost) = (give(&journal, some("a")), give(&journal, some("a")));
+        journal.end(None, lost, Outcome::Unknown);
+        journal.end(None, refused, Outcome::Refused);
+        assert_eq!(may_be(&journal), [None, some("a")]);
     }
 
     #[test]

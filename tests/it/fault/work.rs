@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::driver::{Driver, blob, key_of, outcome_of, path_of};
-use super::journal::{Expectation, Intent, Value};
+use super::journal::{Expectation, Intent, Outcome, Value};
 use super::seed::Rng;
 use crate::support::{Answer, Http};
 
@@ -82,8 +82,15 @@ impl Driver<'_> {
         let offset = offset.to_string();
         let headers = [TUS, PIECE, ("upload-offset", &offset)];
         let answer = self.http.send("PATCH", location, &headers, bytes);
-        for begun in std::iter::once(&begun).chain(&blob) {
-            self.end(begun, &answer);
+        self.end(&begun, &answer);
+        if let Some(blob) = &blob {
+            // The blob is stored before its upload's record says so: without room for that the whole is refused.
+            match &answer {
+                Ok(refused) if refused.status == 507 => {
+                    self.journal.end(self.disk, blob.number, Outcome::Unknown);
+                }
+                Ok(_) | Err(_) => self.end(blob, &answer),
+            }
         }
         answer
     }
