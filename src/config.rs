@@ -33,6 +33,8 @@ pub struct Config {
     pub plain_http: SocketAddr,
     /// Other `host[:port]` by which browsers reach the node, for example through a port forward.
     pub authorities: Vec<String>,
+    /// Whom `security.txt` says to tell of a vulnerability: a `mailto:`, `https:` or `tel:` URI.
+    pub security_contact: Option<String>,
     /// How much is logged.
     pub log: LogLevel,
     /// Whether the process gives up everything but its folders and ports.
@@ -142,6 +144,7 @@ impl Config {
             listen: parsed(sources, "listen", |raw| &raw.listen, address)?.unwrap_or(LISTEN),
             plain_http: parsed(sources, "plain_http", |raw| &raw.plain_http, address)?.unwrap_or(PLAIN_HTTP),
             authorities: authorities(sources)?,
+            security_contact: security_contact(sources)?,
             log: parsed(
                 sources,
                 "log",
@@ -211,6 +214,25 @@ fn authorities(sources: &[(Origin, Raw)]) -> Result<Vec<String>, Error> {
         .iter()
         .map(|authority| authority.to_ascii_lowercase())
         .collect())
+}
+
+/// RFC 9116, section 2.5.3: a URI, with `https` where it is one of the web. It stands on a line of its own.
+fn security_contact(sources: &[(Origin, Raw)]) -> Result<Option<String>, Error> {
+    let Some((origin, contact)) = first(sources, |raw| &raw.security_contact) else {
+        return Ok(None);
+    };
+    let has_scheme = ["mailto:", "https://", "tel:"]
+        .iter()
+        .any(|scheme| contact.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()));
+    if has_scheme && contact.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(Some(contact.clone()));
+    }
+    Err(Error::Value {
+        key: "security_contact",
+        origin: origin.clone(),
+        value: contact.clone(),
+        expected: "no mailto:, https: or tel: URI, for example mailto:security@example.org",
+    })
 }
 
 fn http_authority(text: &str) -> bool {
@@ -307,6 +329,11 @@ mod tests {
             ("data = 'd'\nconfine = 'yes'", "confine"),
             ("data = 'd'\nauthorities = ['a@b']", "authorities"),
             ("data = 'd'\nauthorities = ['b:port']", "authorities"),
+            ("data = 'd'\nsecurity_contact = 'ann'", "security_contact"),
+            (
+                "data = 'd'\nsecurity_contact = 'mailto:a\\nExpires: x'",
+                "security_contact",
+            ),
             ("listen = '127.0.0.1:1'", "data"),
         ] {
             let message = join(text).unwrap_err().to_string();

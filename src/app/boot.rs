@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use tokio::runtime::Runtime;
 
 use super::confine::{self, Limits};
@@ -44,7 +44,8 @@ pub fn confine(config: &Config) -> anyhow::Result<()> {
         folders: folders.cloned().collect(),
         ports: vec![config.listen.port(), config.plain_http.port()],
     };
-    confine::confine(&limits).with_context(|| format!("{} can't be confined to", config.data.display()))
+    confine::confine(&limits)
+        .map_err(|error| anyhow!("cannot be confined to {}: {error}", config.data.display()))
 }
 
 /// Runs a node until the process is told to stop; `announce` hears when it answers. Returns when everything
@@ -86,7 +87,7 @@ async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) 
     let options = api::Options {
         authorities: config.authorities.clone(),
         https_port: Some(ready.https.port()),
-        security_contact: None,
+        security_contact: config.security_contact.clone(),
     };
     let router = api::router(node.clone(), options);
     let (fed, asked, port) = (node.clone(), router.clone(), ready.http.port());

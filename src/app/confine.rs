@@ -49,10 +49,11 @@ pub(crate) enum Confined {
     Not,
 }
 
-/// Confines this process to `limits` and says so in the log. A kernel that can't is no error.
+/// Confines this process to `limits` and says so in the log.
 ///
 /// # Errors
-/// Where a folder can't be made, and where the kernel refuses what it says it can do.
+/// Where a folder can't be made, where the kernel refuses what it says it can do, and where it can't confine files at
+/// all: who asked to be confined does not run unconfined.
 pub(super) fn confine(limits: &Limits) -> io::Result<()> {
     // A rule is about what is there; an empty folder becomes a node as well as none.
     fs::create_dir_all(limits.folders.first().map_or(Path::new(""), PathBuf::as_path))?;
@@ -62,7 +63,10 @@ pub(super) fn confine(limits: &Limits) -> io::Result<()> {
             tracing::warn!(folders = ?limits.folders, "confined to its folders; this kernel knows no more of Landlock");
         }
         Confined::Not => {
-            tracing::warn!("not confined: this kernel has no Landlock, or one too old (5.19 is needed)");
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this kernel has no Landlock, or one too old (Linux 5.19 is needed); without --confine the node runs unconfined",
+            ));
         }
     }
     Ok(())

@@ -21,8 +21,8 @@ Example:
 
 Plain HTTP serves data on loopback only; elsewhere it is a page that leads to HTTPS.
 Flags win over the environment (REFUGE_DATA, REFUGE_LISTEN, REFUGE_PLAIN_HTTP, REFUGE_AUTHORITIES,
-REFUGE_LOG), and that over the file of --config, which has the keys data, listen, plain_http,
-authorities, log, confine and store_folders.")]
+REFUGE_SECURITY_CONTACT, REFUGE_LOG), and that over the file of --config, which has the keys data, listen,
+plain_http, authorities, security_contact, log, confine and store_folders.")]
 pub(super) struct Args {
     /// The data folder; made where it is not there
     #[arg(long, value_name = "DIR")]
@@ -36,6 +36,9 @@ pub(super) struct Args {
     /// Another `host[:port]` that browsers may use, for example of a port forward
     #[arg(long = "authority", value_name = "HOST[:PORT]")]
     authorities: Option<Vec<String>>,
+    /// Whom /.well-known/security.txt says to tell of a vulnerability, for example mailto:security@example.org
+    #[arg(long, value_name = "URI")]
+    security_contact: Option<String>,
     /// How much is logged: error, warn, info, debug, trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -65,6 +68,7 @@ pub(super) fn run(args: Args, is_json: bool) -> anyhow::Result<Exit> {
         listen: args.listen,
         plain_http: args.plain_http,
         authorities: args.authorities,
+        security_contact: args.security_contact,
         log: args.log,
         confine: args.confine.then_some(true),
         store_folders: args.store_folders,

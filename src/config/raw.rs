@@ -18,6 +18,8 @@ pub struct Raw {
     pub plain_http: Option<String>,
     /// Other `host[:port]` by which the node is reached.
     pub authorities: Option<Vec<String>>,
+    /// Whom to tell of a vulnerability: a `mailto:`, `https:` or `tel:` URI.
+    pub security_contact: Option<String>,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log: Option<String>,
     /// Whether the process gives up everything but its folders and ports.
@@ -28,7 +30,7 @@ pub struct Raw {
 
 impl Raw {
     /// What the environment says: `REFUGE_DATA`, `REFUGE_LISTEN`, `REFUGE_PLAIN_HTTP`, `REFUGE_AUTHORITIES`
-    /// (with commas) and `REFUGE_LOG`.
+    /// (with commas), `REFUGE_SECURITY_CONTACT` and `REFUGE_LOG`.
     pub(super) fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Raw {
         Raw {
             data: variable("REFUGE_DATA"),
@@ -36,6 +38,7 @@ impl Raw {
             plain_http: variable("REFUGE_PLAIN_HTTP"),
             authorities: variable("REFUGE_AUTHORITIES")
                 .map(|list| list.split(',').map(|one| one.trim().to_owned()).collect()),
+            security_contact: variable("REFUGE_SECURITY_CONTACT"),
             log: variable("REFUGE_LOG"),
             // What a process gives up is for who starts it to say, not for what it inherits.
             confine: None,

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::{ANSWER_WITHIN, Node, refuge};
+use crate::fault::strace;
+use crate::support::{ANSWER_WITHIN, Node, Ran, refuge};
 
 /// How long the watchdog waits; a node feeds it three times in that time.
 const WATCHDOG: Duration = Duration::from_secs(3);
@@ -151,4 +152,38 @@ fn s25_a_confined_node_serves_as_any_other() {
         1
     );
     node.terminate().unwrap();
+}
+
+#[test]
+fn s25_a_node_that_cannot_be_confined_does_not_start() {
+    if !strace::works_or_skip() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let mut command = refuge();
+    command.args([
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--plain-http",
+        "127.0.0.1:0",
+        "--confine",
+        "--data",
+    ]);
+    command.arg(&data);
+    // A kernel without Landlock answers so.
+    let without = strace::Injection {
+        calls: "landlock_create_ruleset",
+        what: "error=ENOSYS",
+        when: "1+",
+    };
+    let ran = Ran::of(&mut strace::inject(&command, without, &folder.path().join("log"))).unwrap();
+    assert!(!ran.status.success());
+    assert!(
+        ran.stderr.contains("Landlock") && ran.stderr.contains("--confine"),
+        "{}",
+        ran.stderr
+    );
+    assert!(!data.join("refuge.json").exists(), "nothing was begun");
 }
