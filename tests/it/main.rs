@@ -7,6 +7,7 @@
     reason = "what helps a test may end it, counts small numbers, and is seen by this binary alone"
 )]
 
+mod answers;
 mod blobs_http;
 mod cli;
 mod discovery;
