@@ -42,12 +42,8 @@ impl From<Peer> for PeerBody {
     fn from(peer: Peer) -> PeerBody {
         PeerBody {
             id: peer.node,
+            urls: peer.urls(),
             host: peer.host,
-            urls: peer
-                .https
-                .iter()
-                .map(|address| format!("https://{address}"))
-                .collect(),
             claimed: peer.is_claimed,
             found_by: peer.found_by.into_iter().map(FoundBy::name).collect(),
             seen: stamp::rfc3339(peer.seen),

@@ -51,24 +51,4 @@ fn remote(folder: &Path) -> Box<dyn Backend> {
     Box::new(Remote::new(client.expect("a client"), &StoreName::main()))
 }
 
-contract!(@each remote, Keeps::Nothing,
-    what_was_appended_shows_after_the_flush_and_not_before
-    putting_again_keeps_one_copy_and_says_so
-    small_blobs_of_every_edge_size_come_back
-    streams_of_every_edge_size_come_back
-    a_wrong_expected_id_keeps_nothing
-    a_dropped_stream_leaves_nothing
-    one_blob_streamed_twice_at_once_is_stored_once
-    threads_putting_the_same_blob_all_succeed
-    threads_see_their_own_blobs_after_their_own_flush
-    classes_only_rise
-    what_is_read_at_any_offset_is_the_blob
-    readers_outlive_what_happens_to_other_blobs
-    a_list_is_sorted_and_goes_on_after_any_id
-    a_list_survives_changes_while_it_is_read
-    stat_answers_in_the_order_asked
-    deleted_blobs_are_gone_and_may_come_back
-    what_was_not_flushed_is_whole_or_absent_after_reopening
-    a_healthy_store_is_found_healthy
-    compaction_loses_nothing_and_readers_go_on
-);
+contract!(@of_every_backend remote, Keeps::Nothing);

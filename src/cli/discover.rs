@@ -32,12 +32,8 @@ impl From<Peer> for Line {
     fn from(peer: Peer) -> Line {
         Line {
             id: peer.node,
+            urls: peer.urls(),
             host: peer.host,
-            urls: peer
-                .https
-                .iter()
-                .map(|address| format!("https://{address}"))
-                .collect(),
             claimed: peer.is_claimed,
             found_by: peer.found_by.into_iter().map(FoundBy::name).collect(),
         }

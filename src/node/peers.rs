@@ -61,6 +61,16 @@ pub struct Peer {
     pub seen: SystemTime,
 }
 
+impl Peer {
+    /// Where it says that HTTPS listens, as URLs: what can be typed into a browser first.
+    pub fn urls(&self) -> Vec<String> {
+        self.https
+            .iter()
+            .map(|address| format!("https://{address}"))
+            .collect()
+    }
+}
+
 /// The table; cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Peers {

@@ -7,7 +7,19 @@ use super::folder;
 use super::journal::{Expectation, Journal};
 use super::medium::{Crash, Medium};
 use super::recording::Recording;
-use super::seed::Rng;
+use super::seed::{Count, Rng};
+
+/// Places at which upkeep is cut, each in four ways; every place of it with the full numbers.
+pub(crate) const POINTS_OF_HAYSTACK: Count = Count {
+    sample: 40,
+    full: usize::MAX,
+};
+
+/// Fewer, as thousands of folders are looked at again and again.
+pub(crate) const POINTS_OF_FILES: Count = Count {
+    sample: 8,
+    full: usize::MAX,
+};
 
 /// Failures whose circumstances are printed.
 const SHOWN: usize = 3;

@@ -10,7 +10,7 @@ use refuge::id::{BlobId, RefName, StoreName};
 use refuge::node::{BackendSettings, Class, StoreSettings};
 
 use super::child;
-use super::cuts::{Cuts, judge_cuts};
+use super::cuts::{Cuts, POINTS_OF_FILES, POINTS_OF_HAYSTACK, judge_cuts};
 use super::folder;
 use super::fs::FaultFs;
 use super::journal::Journal;
@@ -18,18 +18,6 @@ use super::medium::{Crash, Names};
 use super::node_state::{BEGIN_S, DAY_S, Life};
 use super::recording::Recording;
 use super::seed::{Count, Rng};
-
-/// Places at which the upkeep is cut, each in four ways; every place of it with the full numbers.
-const POINTS_OF_HAYSTACK: Count = Count {
-    sample: 40,
-    full: usize::MAX,
-};
-
-/// Fewer, as thousands of folders are looked at again and again.
-const POINTS_OF_FILES: Count = Count {
-    sample: 8,
-    full: usize::MAX,
-};
 
 /// Snapshots of the ref that is pruned, and how many of them stay.
 const SNAPSHOTS: usize = 5;

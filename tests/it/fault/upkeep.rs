@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use refuge::coffer::{CheckOptions, CheckReport, Compaction, Error};
 use refuge::id::BlobId;
 
-use super::cuts::{Cuts, judge_cuts};
+use super::cuts::{Cuts, POINTS_OF_FILES, POINTS_OF_HAYSTACK, judge_cuts};
 use super::folder;
 use super::fs::FaultFs;
 use super::journal::{Expectation, Intent, Journal, Outcome};
@@ -17,18 +17,6 @@ use super::medium::{Crash, Names};
 use super::power::{blob_files, haystack};
 use super::recording::Recording;
 use super::seed::{Count, Rng};
-
-/// Places at which the upkeep is cut, each in four ways; every place of it with the full numbers.
-const POINTS_OF_HAYSTACK: Count = Count {
-    sample: 40,
-    full: usize::MAX,
-};
-
-/// Fewer, as thousands of folders are looked at again and again.
-const POINTS_OF_FILES: Count = Count {
-    sample: 8,
-    full: usize::MAX,
-};
 
 /// Blobs that are damaged before the upkeep.
 const DAMAGED: usize = 6;
