@@ -287,10 +287,7 @@ impl Discovery {
             match port.receive(&mut buffer, &self.links, now) {
                 None => break,
                 Some(None) => {}
-                Some(Some((bytes, origin))) if origin.is_on_link() => {
-                    self.received(index, bytes, &origin, now)
-                }
-                Some(Some((_, origin))) => tracing::trace!(?origin, "a packet from beyond the link"),
+                Some(Some((bytes, origin))) => self.received(index, bytes, &origin, now),
             }
         }
         self.buffer = buffer;
@@ -317,11 +314,14 @@ impl Discovery {
     }
 
     fn heard(&mut self, bytes: &[u8], origin: &Origin, now: Duration) {
+        if !origin.may_ask() {
+            return;
+        }
         let Some(message) = Message::parse(bytes) else {
             return;
         };
         // An answer from elsewhere than the port of mDNS is none (RFC 6762, section 6).
-        if message.is_response && origin.source.port() != MDNS_PORT {
+        if message.is_response && !(origin.is_on_link() && origin.source.port() == MDNS_PORT) {
             return;
         }
         for found in self.browser.received(origin.link, &message, now) {

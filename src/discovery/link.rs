@@ -39,12 +39,20 @@ pub(super) struct Origin {
     pub(super) hops: u8,
     /// Whether the source is an address of that interface's own network.
     pub(super) is_neighbour: bool,
+    /// Whether it was sent to a group that no router passes on (224.0.0.0/24, ff02::/16).
+    pub(super) is_to_link: bool,
 }
 
 impl Origin {
     /// Whether it was sent by a machine on the same link.
     pub(super) fn is_on_link(&self) -> bool {
         self.hops == HOPS && self.is_neighbour
+    }
+
+    /// Whether it may be a question of a neighbour: some ask with another hop limit (Windows, with 1), to the group of
+    /// the link, which is the same proof. Good for what is answered to that group alone.
+    pub(super) fn may_ask(&self) -> bool {
+        self.is_on_link() || (self.is_neighbour && self.is_to_link)
     }
 }
 

@@ -164,7 +164,7 @@ impl Port {
         let arrived = self
             .socket
             .try_io(Interest::READABLE, || receive_now(&self.socket, buffer));
-        let (length, source, by, hops) = match arrived {
+        let arrived = match arrived {
             Ok(arrived) => arrived,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
             Err(error) => {
@@ -175,16 +175,17 @@ impl Port {
             }
         };
         self.left -= 1;
-        let Some(link) = links.iter().find(|link| link.index == by) else {
+        let Some(link) = links.iter().find(|link| link.index == arrived.link) else {
             return Some(None);
         };
         let origin = Origin {
-            source,
-            link: by,
-            hops,
-            is_neighbour: link.has_neighbour(source.ip()),
+            source: arrived.source,
+            link: arrived.link,
+            hops: arrived.hops,
+            is_neighbour: link.has_neighbour(arrived.source.ip()),
+            is_to_link: arrived.is_to_link,
         };
-        Some(Some((&buffer[..length], origin)))
+        Some(Some((&buffer[..arrived.length], origin)))
     }
 
     /// Until when nothing is read, after too much was.
@@ -210,30 +211,51 @@ pub(super) async fn any_readable(ports: &mut [Port], now: Duration) -> usize {
     .await
 }
 
-/// Length, source, interface and hops of a packet. One that is longer than the buffer is cut: what parses it finds out.
-fn receive_now(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, u32, u8)> {
+/// A packet as the system hands it over.
+struct Arrived {
+    length: usize,
+    source: SocketAddr,
+    link: u32,
+    hops: u8,
+    is_to_link: bool,
+}
+
+/// Receives a packet. One that is longer than the buffer is cut: what parses it finds out.
+fn receive_now(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Arrived> {
     let mut space = cmsg_space!(in6_pktinfo, c_int);
     let mut parts = [IoSliceMut::new(buffer)];
-    let arrived = recvmsg::<SockaddrStorage>(
+    let received = recvmsg::<SockaddrStorage>(
         socket.as_raw_fd(),
         &mut parts,
         Some(&mut space),
         MsgFlags::empty(),
     )?;
-    let source = arrived.address.as_ref().and_then(address);
-    let (mut link, mut hops) = (0, 0);
-    for message in arrived.cmsgs()? {
+    let source = received.address.as_ref().and_then(address);
+    let mut arrived = Arrived {
+        length: received.bytes,
+        source: source.ok_or_else(|| io::Error::other("a packet from nowhere"))?,
+        link: 0,
+        hops: 0,
+        is_to_link: false,
+    };
+    for message in received.cmsgs()? {
         match message {
-            ControlMessageOwned::Ipv4PacketInfo(info) => link = u32::try_from(info.ipi_ifindex).unwrap_or(0),
-            ControlMessageOwned::Ipv6PacketInfo(info) => link = info.ipi6_ifindex,
+            ControlMessageOwned::Ipv4PacketInfo(info) => {
+                arrived.link = u32::try_from(info.ipi_ifindex).unwrap_or(0);
+                // In the order of the network, whatever the machine's is.
+                arrived.is_to_link = info.ipi_addr.s_addr.to_ne_bytes()[..3] == [224, 0, 0];
+            }
+            ControlMessageOwned::Ipv6PacketInfo(info) => {
+                arrived.link = info.ipi6_ifindex;
+                arrived.is_to_link = info.ipi6_addr.s6_addr[..2] == [0xff, 0x02];
+            }
             ControlMessageOwned::Ipv4Ttl(ttl) | ControlMessageOwned::Ipv6HopLimit(ttl) => {
-                hops = u8::try_from(ttl).unwrap_or(0);
+                arrived.hops = u8::try_from(ttl).unwrap_or(0);
             }
             _ => {}
         }
     }
-    let source = source.ok_or_else(|| io::Error::other("a packet from nowhere"))?;
-    Ok((arrived.bytes, source, link, hops))
+    Ok(arrived)
 }
 
 fn address(address: &SockaddrStorage) -> Option<SocketAddr> {

@@ -120,6 +120,7 @@ mod tests {
             link: 2,
             hops: HOPS,
             is_neighbour: true,
+            is_to_link: false,
         }
     }
 

@@ -119,6 +119,44 @@ fn s19_mdns_answers_nobody_by_unicast() {
 }
 
 #[test]
+fn a_question_to_the_group_is_answered_to_the_group_whatever_its_hop_limit() {
+    let Some(lan) = Lan::of_or_skip(2) else {
+        return;
+    };
+    let node = lan.serve(0, "0.0.0.0:0");
+    discovered(&lan, 1, |listed| {
+        listed
+            .iter()
+            .any(|line| line["found_by"] == serde_json::json!(["mdns", "udp"]))
+    });
+    let question =
+        b"\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07_refuge\x04_tcp\x05local\x00\x00\x0c\x00\x01";
+    let id = format!("id={}", node.ready.node_id);
+    lan.inside(1, || {
+        let group: Ipv4Addr = "224.0.0.251".parse().unwrap();
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, MDNS)).unwrap();
+        socket.join_multicast_v4(&group, &lan.address(1)).unwrap();
+        socket.set_multicast_ttl_v4(1).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(1100)))
+            .unwrap();
+        let mut buffer = [0; 9000];
+        let answered = (0..LOOKS).any(|_| {
+            socket.send_to(question, (group, MDNS)).unwrap();
+            (0..LOOKS)
+                .map_while(|_| {
+                    socket
+                        .recv(&mut buffer)
+                        .ok()
+                        .map(|length| buffer[..length].to_vec())
+                })
+                .any(|heard| heard.windows(id.len()).any(|text| text == id.as_bytes()))
+        });
+        assert!(answered);
+    });
+}
+
+#[test]
 fn s19_a_flood_is_answered_ten_times_a_second_with_no_more_than_was_asked() {
     let Some(lan) = Lan::of_or_skip(2) else {
         return;
