@@ -37,6 +37,8 @@ pub struct Config {
     pub security_contact: Option<String>,
     /// How much is logged.
     pub log: LogLevel,
+    /// What is known of the board: the light and the button of `board.toml`.
+    pub board: Option<PathBuf>,
     /// Whether the process gives up everything but its folders and ports.
     pub confine: bool,
     /// Folders besides `data` that stores may be in when it does.
@@ -152,6 +154,7 @@ impl Config {
                 "no level: error, warn, info, debug or trace",
             )?
             .unwrap_or_default(),
+            board: first(sources, |raw| &raw.board).map(|(_, board)| PathBuf::from(board)),
             confine: first(sources, |raw| &raw.confine).is_some_and(|(_, confine)| *confine),
             store_folders: first(sources, |raw| &raw.store_folders).map_or_else(Vec::new, |(_, folders)| {
                 folders.iter().map(PathBuf::from).collect()

@@ -11,6 +11,7 @@
 //! - [`node`]     the use cases: the only place that joins blobs, files, accounts and events.
 //! - [`api`]      the HTTP edge: what a node can do, over HTTP.
 //! - [`discovery`] the LAN edge: who is on the local network.
+//! - [`board`]    the board edge: light and button.
 //! - [`config`]   what a node is told before it starts.
 //! - [`app`]      opens, wires and ends everything; [`cli`] is one file per subcommand.
 //!
@@ -20,6 +21,7 @@
 
 pub mod api;
 pub mod app;
+pub mod board;
 pub mod cli;
 pub mod coffer;
 pub mod config;

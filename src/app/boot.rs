@@ -11,6 +11,7 @@ use super::supervise::Supervisor;
 use super::{housekeeping, notice};
 use crate::api;
 use crate::api::serve::Listener;
+use crate::board::{self, Profile};
 use crate::config::Config;
 use crate::discovery;
 use crate::id::{Fingerprint, NodeId};
@@ -40,8 +41,15 @@ pub fn confine(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     }
     let folders = [&config.data].into_iter().chain(&config.store_folders);
+    // A profile that is none is told of when the board is opened.
+    let board = config
+        .board
+        .as_deref()
+        .and_then(|board| Profile::read(board).ok());
     let limits = Limits {
         folders: folders.cloned().collect(),
+        files: config.board.iter().cloned().collect(),
+        devices: board.as_ref().map_or_else(Vec::new, board::devices),
         ports: vec![config.listen.port(), config.plain_http.port()],
     };
     confine::confine(&limits)
@@ -105,6 +113,13 @@ async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) 
         discovery::run(told_of, reached, shutdown).await;
         Ok(())
     });
+    if let Some(profile) = config.board.clone() {
+        let shown = node.clone();
+        supervisor.spawn(|shutdown| async move {
+            board::run(shown, profile, shutdown).await;
+            Ok(())
+        });
+    }
     let (tended, collected, beating) = (node.clone(), node.clone(), node.clone());
     supervisor.spawn(|shutdown| housekeeping::beat(beating, shutdown));
     supervisor.spawn(|shutdown| housekeeping::tend(tended, shutdown));

@@ -34,6 +34,10 @@ const DEVICES: [&str; 2] = ["/dev/urandom", "/dev/null"];
 pub(crate) struct Limits {
     /// The data folder and those that stores may be in; with everything below.
     pub(crate) folders: Vec<PathBuf>,
+    /// Files that are read besides.
+    pub(crate) files: Vec<PathBuf>,
+    /// Devices that are driven, or folders of their attributes.
+    pub(crate) devices: Vec<PathBuf>,
     /// TCP ports that it may listen on; 0 stands for those the system picks.
     pub(crate) ports: Vec<u16>,
 }
@@ -87,6 +91,8 @@ fn restrict(limits: &Limits) -> Result<Confined, RulesetError> {
         .scope(Scope::from_all(NEWEST))?
         .create()?
         .add_rules(path_beneath_rules(&limits.folders, of_data()))?
+        .add_rules(path_beneath_rules(&limits.files, AccessFs::ReadFile))?
+        .add_rules(path_beneath_rules(&limits.devices, of_device()))?
         .add_rules(path_beneath_rules(NAMES, AccessFs::ReadFile))?
         .add_rules(path_beneath_rules(
             LIBRARIES,
@@ -121,6 +127,11 @@ fn of_data() -> BitFlags<AccessFs> {
         | AccessFs::Refer
 }
 
+/// Reading, writing and what only the device knows.
+fn of_device() -> BitFlags<AccessFs> {
+    AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::IoctlDev
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +149,8 @@ mod tests {
     fn confined<T: Send>(folder: &Path, ports: &[u16], probe: impl FnOnce() -> T + Send) -> Option<T> {
         let limits = Limits {
             folders: vec![folder.to_owned()],
+            files: Vec::new(),
+            devices: Vec::new(),
             ports: ports.to_vec(),
         };
         let work = || match restrict(&limits).unwrap() {

@@ -21,8 +21,8 @@ Example:
 
 Plain HTTP serves data on loopback only; elsewhere it is a page that leads to HTTPS.
 Flags win over the environment (REFUGE_DATA, REFUGE_LISTEN, REFUGE_PLAIN_HTTP, REFUGE_AUTHORITIES,
-REFUGE_SECURITY_CONTACT, REFUGE_LOG), and that over the file of --config, which has the keys data, listen,
-plain_http, authorities, security_contact, log, confine and store_folders.")]
+REFUGE_SECURITY_CONTACT, REFUGE_LOG, REFUGE_BOARD), and that over the file of --config, which has the keys data,
+listen, plain_http, authorities, security_contact, log, board, confine and store_folders.")]
 pub(super) struct Args {
     /// The data folder; made where it is not there
     #[arg(long, value_name = "DIR")]
@@ -42,6 +42,9 @@ pub(super) struct Args {
     /// How much is logged: error, warn, info, debug, trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
+    /// The board's profile (board.toml): its light shows how the node is
+    #[arg(long, value_name = "FILE")]
+    board: Option<String>,
     /// Give up everything but the data folder, the ports and `--store-folder` (Landlock)
     #[arg(long)]
     confine: bool,
@@ -70,6 +73,7 @@ pub(super) fn run(args: Args, is_json: bool) -> anyhow::Result<Exit> {
         authorities: args.authorities,
         security_contact: args.security_contact,
         log: args.log,
+        board: args.board,
         confine: args.confine.then_some(true),
         store_folders: args.store_folders,
     };

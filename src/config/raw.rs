@@ -22,6 +22,8 @@ pub struct Raw {
     pub security_contact: Option<String>,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log: Option<String>,
+    /// The board's profile, `board.toml`.
+    pub board: Option<String>,
     /// Whether the process gives up everything but its folders and ports.
     pub confine: Option<bool>,
     /// Folders besides `data` that stores may be in when it does.
@@ -40,6 +42,7 @@ impl Raw {
                 .map(|list| list.split(',').map(|one| one.trim().to_owned()).collect()),
             security_contact: variable("REFUGE_SECURITY_CONTACT"),
             log: variable("REFUGE_LOG"),
+            board: variable("REFUGE_BOARD"),
             // What a process gives up is for who starts it to say, not for what it inherits.
             confine: None,
             store_folders: None,

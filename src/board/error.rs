@@ -1,0 +1,26 @@
+//! What keeps the node from its board.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a part of the board is not used. The node runs without.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The profile can't be read, or is none.
+    #[error("the board's profile {}: {reason}", path.display())]
+    Profile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it; names the key.
+        reason: String,
+    },
+    /// A light or a button is not there, or not for this user.
+    #[error("{}: {source}", path.display())]
+    Device {
+        /// The device.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
