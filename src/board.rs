@@ -1,8 +1,14 @@
-//! The board edge: the light shows how the node is, the button says which box it is.
+//! The board edge: the light shows how the node is, the button says which box it is, lets its owner in, or resets it.
 //!
 //! What a board has is data, `board/NAME/board.toml` ([`Profile`]); no code asks which board it runs on. Patterns and
 //! presses are pure, behind the traits of embedded-hal; `lines.rs` has what Linux offers. A part that is missing is said
 //! in the log and done without.
+//!
+//! | button | what |
+//! |---|---|
+//! | pressed | unclaimed: for two minutes no claim code is needed; in any case the light shows which box it is |
+//! | held for 10 s | factory reset; the light warns from the third second on, letting go stops it |
+//! | held from before the start, for 5 s | recovery: the accounts are set aside, and the box has a new claim code |
 
 mod button;
 mod error;
@@ -15,19 +21,33 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use embedded_hal::digital::InputPin;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use error::Error;
 pub use profile::Profile;
 
-use self::button::Button;
+use self::button::{Button, Press};
+use self::led::Pattern;
 use self::lines::{Contact, Light};
-use self::show::{Show, pattern_of};
-use crate::node::Node;
+use self::show::{Seen, Show, pattern_of};
+use crate::node::{Asked, Done, Node, Order};
 
 /// How soon the light follows the state of the node.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// A button that is held so long from before the start is no accident.
+const RECOVER_AFTER: Duration = Duration::from_secs(5);
+
+/// Why the board edge ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Shutdown,
+    /// A factory reset was asked for: the node has to be started anew.
+    Reset,
+}
 
 /// The devices and folders that the parts of a board are reached by: for those who may use nothing else.
 pub fn devices(profile: &Profile) -> Vec<PathBuf> {
@@ -36,21 +56,67 @@ pub fn devices(profile: &Profile) -> Vec<PathBuf> {
     led.into_iter().chain(button).collect()
 }
 
-/// Shows how the node is, and hears the button, until `shutdown`.
-pub async fn run(node: Node, profile: PathBuf, shutdown: CancellationToken) {
-    let Some(mut parts) = Parts::open(&profile) else {
-        return shutdown.cancelled().await;
+/// Whether the button is held, from before now on and for five seconds; at once where it is not. The light warns meanwhile.
+pub async fn is_held_at_start(profile: &Path) -> bool {
+    let Some(mut parts) = Parts::open(profile) else {
+        return false;
     };
     let started = Instant::now();
-    while !shutdown.is_cancelled() {
+    while parts.is_down() == Some(true) {
         let now = started.elapsed();
-        let next = parts.turn(&node, now);
+        if now >= RECOVER_AFTER {
+            return true;
+        }
+        let next = parts.show(Pattern::Warning, now).unwrap_or(RECOVER_AFTER);
+        parts.wait(started + next.min(RECOVER_AFTER)).await;
+    }
+    false
+}
+
+/// Shows how the node is, from before it is `opened`, and hears the button, until `shutdown` or a reset.
+pub async fn run(opened: oneshot::Receiver<Node>, profile: PathBuf, shutdown: CancellationToken) -> Ended {
+    let Some(mut parts) = Parts::open(&profile) else {
+        shutdown.cancelled().await;
+        return Ended::Shutdown;
+    };
+    let started = Instant::now();
+    let Some(node) = parts.starting(opened, started, &shutdown).await else {
+        return Ended::Shutdown;
+    };
+    let mut orders = node.board().orders();
+    let mut is_reset = false;
+    while !is_reset && !shutdown.is_cancelled() {
+        let turn = parts.turn(&node, started.elapsed());
+        if turn.press == Some(Press::Long) {
+            is_reset = reset(&node).await.is_ok();
+            continue;
+        }
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = parts.changed() => {}
-            () = sleep_until(started + next) => {}
+            asked = next_of(&mut orders) => is_reset = parts.obey(asked, &node, started.elapsed()).await,
+            () = parts.wait(started + turn.next) => {}
         }
     }
+    if is_reset { Ended::Reset } else { Ended::Shutdown }
+}
+
+async fn next_of(orders: &mut Option<mpsc::Receiver<Asked>>) -> Asked {
+    let next = match orders {
+        Some(orders) => orders.recv().await,
+        None => None,
+    };
+    match next {
+        Some(asked) => asked,
+        None => std::future::pending().await,
+    }
+}
+
+async fn reset(node: &Node) -> Result<Done, crate::node::Error> {
+    tracing::warn!("a factory reset was asked for: the next start destroys keys, accounts and data");
+    let asked = node.ask_reset().await;
+    asked
+        .inspect_err(|error| tracing::error!(%error, "there will be no factory reset"))
+        .map(|()| Done::Done)
 }
 
 /// What there is of the board's parts.
@@ -58,10 +124,19 @@ struct Parts {
     show: Option<Show<Light>>,
     contact: Option<Contact>,
     button: Button,
+    /// Bytes in the stores when the light was set last: what changes is busy.
+    stored_bytes: u64,
+}
+
+/// What came of looking at the parts.
+struct Turn {
+    press: Option<Press>,
+    /// When to come again at the latest.
+    next: Duration,
 }
 
 impl Parts {
-    /// `None` where there is nothing to do.
+    /// `None` where the profile is none.
     fn open(profile: &Path) -> Option<Parts> {
         let profile = Profile::read(profile).inspect_err(warn).ok()?;
         tracing::info!(board = %profile.title, "this board is known");
@@ -73,54 +148,120 @@ impl Parts {
             .button
             .as_ref()
             .and_then(|button| Contact::open(button).inspect_err(warn).ok());
-        (light.is_some() || contact.is_some()).then(|| Parts {
+        Some(Parts {
             show: light.map(Show::new),
             contact,
             button: Button::default(),
+            stored_bytes: 0,
         })
     }
 
-    /// Reads the button and sets the light; says when to come again at the latest.
-    fn turn(&mut self, node: &Node, now: Duration) -> Duration {
-        if let Some(contact) = &mut self.contact {
-            match contact.is_high() {
-                Ok(is_down) => {
-                    if self.button.level(is_down, now)
-                        && let Some(show) = &mut self.show
-                    {
-                        tracing::info!("the button was pressed: the light shows which box this is");
-                        show.identify(now);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the button is not used any more");
-                    self.contact = None;
-                }
+    /// Shows that the node starts, until it did; `None` where it never will.
+    async fn starting(
+        &mut self,
+        mut opened: oneshot::Receiver<Node>,
+        started: Instant,
+        shutdown: &CancellationToken,
+    ) -> Option<Node> {
+        loop {
+            let next = self.show(Pattern::Starting, started.elapsed());
+            let next = started + next.unwrap_or(started.elapsed() + LOOK_EVERY);
+            tokio::select! {
+                () = shutdown.cancelled() => return None,
+                node = &mut opened => return node.ok(),
+                () = sleep_until(next) => {}
             }
         }
-        let pattern = pattern_of(node.health().report().state, node.claim().is_claimed());
-        let light = self.show.as_mut().map(|show| show.turn(pattern, now));
-        let change = match light {
-            Some(Ok(change)) => change,
-            Some(Err(error)) => {
-                tracing::warn!(%error, "the light is not used any more");
-                self.show = None;
-                None
-            }
-            None => None,
-        };
-        let soonest = [change, self.button.settles(), Some(now + LOOK_EVERY)]
-            .into_iter()
-            .flatten()
-            .min();
-        soonest.unwrap_or(now + LOOK_EVERY)
     }
 
-    /// Returns after the button's level changed.
-    async fn changed(&mut self) {
-        let changed = match &self.contact {
-            Some(contact) => contact.changed().await,
-            None => std::future::pending().await,
+    /// Reads the button and sets the light.
+    fn turn(&mut self, node: &Node, now: Duration) -> Turn {
+        let press = self.is_down().and_then(|is_down| self.button.level(is_down, now));
+        if press == Some(Press::Short) {
+            if node.claim().open_window() {
+                tracing::info!("the button was pressed: for two minutes no claim code is needed");
+            }
+            self.identify(now);
+        }
+        let pattern = match self.button.is_warning(now) {
+            true => Pattern::Warning,
+            false => pattern_of(self.seen(node)),
+        };
+        let change = self.show(pattern, now);
+        let soonest = [change, self.button.next(now)].into_iter().flatten().min();
+        Turn {
+            press,
+            next: soonest.map_or(now + LOOK_EVERY, |soonest| soonest.min(now + LOOK_EVERY)),
+        }
+    }
+
+    fn seen(&mut self, node: &Node) -> Seen {
+        let report = node.health().report();
+        let stored_bytes = report.stores.iter().map(|info| info.status.stored_bytes).sum();
+        let before = std::mem::replace(&mut self.stored_bytes, stored_bytes);
+        Seen {
+            state: report.state,
+            is_claimed: node.claim().is_claimed(),
+            is_busy: before != stored_bytes && before != 0,
+        }
+    }
+
+    fn identify(&mut self, now: Duration) {
+        if let Some(show) = &mut self.show {
+            tracing::info!("the light shows which box this is");
+            show.identify(now);
+        }
+    }
+
+    /// Does an order; says whether it was one to reset.
+    async fn obey(&mut self, asked: Asked, node: &Node, now: Duration) -> bool {
+        match asked.order {
+            Order::Identify => {
+                self.identify(now);
+                asked.answer(Ok(Done::Done));
+                false
+            }
+            Order::Reset => {
+                let reset = reset(node).await;
+                let is_reset = reset.is_ok();
+                asked.answer(reset);
+                is_reset
+            }
+        }
+    }
+
+    /// Whether the button is down; `None` without one.
+    fn is_down(&mut self) -> Option<bool> {
+        let level = self.contact.as_mut()?.is_high();
+        level
+            .inspect_err(|error| {
+                tracing::warn!(%error, "the button is not used any more");
+                self.contact = None;
+            })
+            .ok()
+    }
+
+    /// Sets the light; says when it changes next.
+    fn show(&mut self, pattern: Pattern, now: Duration) -> Option<Duration> {
+        let shown = self.show.as_mut()?.turn(pattern, now);
+        shown.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the light is not used any more");
+            self.show = None;
+            None
+        })
+    }
+
+    /// Returns after the button's level changed, or at `until`.
+    async fn wait(&mut self, until: Instant) {
+        let changed = async {
+            match &self.contact {
+                Some(contact) => contact.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        let changed = tokio::select! {
+            changed = changed => changed,
+            () = sleep_until(until) => Ok(()),
         };
         if let Err(error) = changed {
             tracing::warn!(%error, "the button is not used any more");

@@ -7,6 +7,7 @@
 mod access;
 mod account;
 mod blobs;
+mod board;
 mod browse;
 mod claim;
 mod clock;
@@ -27,6 +28,7 @@ mod refs;
 mod secret;
 mod security_log;
 mod session;
+mod start_over;
 mod stores;
 mod token;
 mod upload;
@@ -37,9 +39,11 @@ use std::sync::Arc;
 pub use access::{Principal, Role, Scope, Scopes, Via};
 pub use account::{Account, Accounts, PasswordChange};
 pub use blobs::{Blobs, Reading, Receiver};
+pub use board::{Asked, Board, Done, Order};
 pub use browse::{FOLDER_PAGE_MAX, FileReading};
 pub use claim::{
-    CLAIM_EXPORTER_LABEL, Claim, ClaimCode, ClaimCodeError, ClaimProof, ClaimSide, Proven, claim_mac,
+    CLAIM_EXPORTER_LABEL, CLAIM_WINDOW, Claim, ClaimCode, ClaimCodeError, ClaimProof, ClaimSide, Proven,
+    claim_mac,
 };
 pub use clock::Clock;
 pub use error::{Cause, Error, FolderError, Kind, Refusal};
@@ -53,6 +57,7 @@ pub use refs::{INCOMPLETE_NAMED_MAX, Refs};
 pub use secret::{Password, SecretText};
 pub use security_log::{LOG_ENTRIES_MAX, LogEntry, SecurityLog};
 pub use session::{NewSession, SESSION_ABSOLUTE, SESSION_IDLE, Sessions};
+pub use start_over::forget_owner;
 pub use stores::{BackendSettings, RemoveOptions, StoreInfo, StoreSettings, Stores};
 pub use token::{NewToken, TokenInfo, TokenRequest, Tokens};
 pub use upload::{
@@ -125,6 +130,7 @@ struct Inner {
     health: Health,
     events: Events,
     peers: Peers,
+    board: Board,
     pulse: Pulse,
     /// Last, so that the folder is held until everything in it is closed.
     folder: Folder,
@@ -132,11 +138,12 @@ struct Inner {
 
 impl Node {
     /// Opens a data folder: takes its lock, proves its identity, opens its stores. Blocking. A new folder
-    /// gets its keys here.
+    /// gets its keys here; one whose factory reset was asked for is emptied first.
     ///
     /// # Errors
     /// [`Error::Folder`]; nothing was changed then.
     pub fn open(options: Options) -> Result<Node, Error> {
+        start_over::reset_if_asked(&options.folder)?;
         let mut folder = Folder::open(&options.folder, options.create)?;
         let keys = folder.subfolder("identity")?;
         let identity = Identity::open(&keys, folder.node())?;
@@ -175,6 +182,7 @@ impl Node {
                 sessions: Sessions::new(Arc::clone(&access)),
                 tokens: Tokens::new(Arc::clone(&access)),
                 access,
+                board: Board::new(),
                 pulse: Pulse::new(folder.path(), options.clock.clone()),
                 peers: Peers::new(identity.node_id(), options.clock.clone()),
                 gc: Gc::new(stores.clone(), health.clone(), events.clone(), options.clock),
@@ -247,6 +255,21 @@ impl Node {
     /// Other nodes that were seen on the local network, and what this one is called there.
     pub fn peers(&self) -> &Peers {
         &self.inner.peers
+    }
+
+    /// What its hardware can be asked to do.
+    pub fn board(&self) -> &Board {
+        &self.inner.board
+    }
+
+    /// Asks for a factory reset: keys, accounts and data are destroyed when the folder is opened the next time. Durable
+    /// on return.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::Internal`]: nothing was asked for.
+    pub async fn ask_reset(&self) -> Result<(), Error> {
+        let folder = self.inner.folder.path().to_owned();
+        db::crossing(move || start_over::ask(&folder)).await
     }
 
     /// Whether it has an owner, and how it gets one.

@@ -14,7 +14,8 @@ use super::tokens::NewTokenBody;
 use crate::id::{AccountName, NodeId};
 use crate::node::{ClaimProof, Password, Role, TokenRequest};
 
-/// A claim: `code` with `password` from a browser, or `proof` from a program.
+/// A claim: `code` with `password` from a browser, or `proof` from a program. Within two minutes after a press of the box's
+/// button neither is needed.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ClaimBody {
@@ -28,7 +29,7 @@ pub(super) struct ClaimBody {
     proof: Option<String>,
     /// The owner's password; needed with `code`.
     password: Option<String>,
-    /// What the first token is called; with `proof`.
+    /// What the first token is called; without `code`.
     label: Option<String>,
 }
 
@@ -44,7 +45,7 @@ pub(super) struct ClaimedBody {
     /// With `proof`: the same MAC over `refuge claim v1 node`, which only a node that knows the code can make.
     #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<String>,
-    /// With `proof`: the owner's first token.
+    /// Without `code`: the owner's first token.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<NewTokenBody>,
 }
@@ -59,7 +60,11 @@ pub(super) async fn claim(mut call: Call) -> Result<Response, Error> {
             let label = body.label.unwrap_or_else(|| "first".to_owned());
             by_proof(&call, &proof, body.account, password, label).await
         }
-        (None, None, _) | (Some(_), Some(_), _) | (Some(_), None, None) => Err(Error::malformed(
+        (None, None, password) => {
+            let label = body.label.unwrap_or_else(|| "first".to_owned());
+            by_button(&call, body.account, password, label).await
+        }
+        (Some(_), Some(_), _) | (Some(_), None, None) => Err(Error::malformed(
             "claim",
             "needs either code and password, or proof",
         )),
@@ -84,6 +89,25 @@ async fn by_code(
     Ok(response)
 }
 
+async fn by_button(
+    call: &Call,
+    account: AccountName,
+    password: Option<Password>,
+    label: String,
+) -> Result<Response, Error> {
+    let token = call
+        .node()
+        .claim()
+        .by_button_for_token(
+            account.clone(),
+            password,
+            owner_token(label),
+            call.connection.peer(),
+        )
+        .await?;
+    Ok(claimed(call, account, None, Some(token.into())))
+}
+
 async fn by_proof(
     call: &Call,
     proof: &str,
@@ -105,11 +129,7 @@ async fn by_proof(
         proof,
         account: account.clone(),
         password,
-        token: TokenRequest {
-            label,
-            scopes: Role::Owner.scopes(),
-            expires: None,
-        },
+        token: owner_token(label),
     };
     let proven = call
         .node()
@@ -118,6 +138,15 @@ async fn by_proof(
         .await?;
     let answer = data_encoding::HEXLOWER.encode(&proven.answer);
     Ok(claimed(call, account, Some(answer), Some(proven.token.into())))
+}
+
+/// What the owner's first token is to be.
+fn owner_token(label: String) -> TokenRequest {
+    TokenRequest {
+        label,
+        scopes: Role::Owner.scopes(),
+        expires: None,
+    }
 }
 
 fn claimed(

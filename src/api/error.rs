@@ -220,6 +220,8 @@ fn refusal_outcome(refusal: node::Refusal) -> (StatusCode, &'static str) {
     match refusal {
         node::Refusal::Credentials => (StatusCode::UNAUTHORIZED, "wrong_credentials"),
         node::Refusal::ClaimCode => (StatusCode::FORBIDDEN, "wrong_claim_code"),
+        node::Refusal::ClaimWindow => (StatusCode::FORBIDDEN, "claim_window_shut"),
+        node::Refusal::NoBoard => (StatusCode::CONFLICT, "no_board"),
         node::Refusal::MainStore => (StatusCode::FORBIDDEN, "main_store"),
         node::Refusal::StoreNotEmpty => (StatusCode::CONFLICT, "store_not_empty"),
         node::Refusal::LastOwner => (StatusCode::CONFLICT, "last_owner"),

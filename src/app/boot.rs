@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::anyhow;
 use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
 
 use super::confine::{self, Limits};
 use super::supervise::Supervisor;
@@ -66,15 +67,50 @@ pub fn serve(
     runtime: &Runtime,
     announce: impl FnOnce(&Ready) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    // Opening blocks, and nothing runs yet that it could hold up.
-    let node = Node::open(node::Options::new(&config.data))?;
+    if let Some(profile) = &config.board
+        && runtime.block_on(board::is_held_at_start(profile))
+    {
+        recover(config)?;
+    }
     runtime.block_on(async {
         let mut supervisor = Supervisor::new()?;
+        let opened = start_board(config, &mut supervisor);
+        // Opening blocks, and the board's light is all that runs yet.
+        let node = Node::open(node::Options::new(&config.data))?;
         let ready = start_edges(config, &node, &mut supervisor).await?;
+        // Without a board nobody waits for it.
+        let _ = opened.send(node);
         announce(&ready)?;
         notice::ready();
         supervisor.run().await
     })
+}
+
+/// Lets a new owner in: whoever holds the button down while the box starts stands before it.
+fn recover(config: &Config) -> anyhow::Result<()> {
+    match node::forget_owner(&config.data)? {
+        Some(aside) => {
+            tracing::warn!(aside = %aside.display(), "recovery: the accounts were set aside, the node can be claimed again");
+        }
+        None => tracing::info!("recovery: there are no accounts"),
+    }
+    Ok(())
+}
+
+/// Starts the board edge, which shows that the node starts until it gets it.
+fn start_board(config: &Config, supervisor: &mut Supervisor) -> oneshot::Sender<Node> {
+    let (opened, told) = oneshot::channel();
+    if let Some(profile) = config.board.clone() {
+        supervisor.spawn(|shutdown| async move {
+            match board::run(told, profile, shutdown).await {
+                board::Ended::Shutdown => Ok(()),
+                board::Ended::Reset => Err(anyhow!(
+                    "factory reset: the next start makes a new node of this box"
+                )),
+            }
+        });
+    }
+    opened
 }
 
 async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) -> anyhow::Result<Ready> {
@@ -113,13 +149,6 @@ async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) 
         discovery::run(told_of, reached, shutdown).await;
         Ok(())
     });
-    if let Some(profile) = config.board.clone() {
-        let shown = node.clone();
-        supervisor.spawn(|shutdown| async move {
-            board::run(shown, profile, shutdown).await;
-            Ok(())
-        });
-    }
     let (tended, collected, beating) = (node.clone(), node.clone(), node.clone());
     supervisor.spawn(|shutdown| housekeeping::beat(beating, shutdown));
     supervisor.spawn(|shutdown| housekeeping::tend(tended, shutdown));

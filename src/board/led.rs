@@ -11,8 +11,12 @@ const STEP: Duration = Duration::from_millis(125);
 /// What is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pattern {
+    /// The node is not there yet.
+    Starting,
     /// All is well.
     Ready,
+    /// All is well, and something is being stored.
+    Busy,
     /// All is well, and it waits for its owner.
     Unclaimed,
     /// Someone should look.
@@ -21,16 +25,21 @@ pub(super) enum Pattern {
     Failed,
     /// This is the one.
     Identify,
+    /// Hold the button on and everything goes.
+    Warning,
 }
 
 /// Light (`#`) and dark (`.`), a step each.
 fn steps(pattern: Pattern) -> &'static [u8] {
     match pattern {
+        Pattern::Starting => b"####....",
         Pattern::Ready => b"#",
+        Pattern::Busy => b"#######.",
         Pattern::Unclaimed => b"########........",
         Pattern::Degraded => b"#.#.............",
         Pattern::Failed => b"#.#.#...",
         Pattern::Identify => b"#.#.#.#.####....",
+        Pattern::Warning => b"#.",
     }
 }
 
@@ -55,12 +64,15 @@ impl Pattern {
 mod tests {
     use super::*;
 
-    const ALL: [Pattern; 5] = [
+    const ALL: [Pattern; 8] = [
+        Pattern::Starting,
         Pattern::Ready,
+        Pattern::Busy,
         Pattern::Unclaimed,
         Pattern::Degraded,
         Pattern::Failed,
         Pattern::Identify,
+        Pattern::Warning,
     ];
 
     /// The light over four seconds, looked at whenever it says that it changes.

@@ -20,13 +20,22 @@ pub(super) struct Show<P> {
     identify_until: Duration,
 }
 
-/// What the state of the node looks like.
-pub(super) fn pattern_of(state: HealthState, is_claimed: bool) -> Pattern {
-    match (state, is_claimed) {
-        (HealthState::ReadOnly, _) => Pattern::Failed,
-        (HealthState::Degraded, _) => Pattern::Degraded,
-        (HealthState::Ready, true) => Pattern::Ready,
-        (HealthState::Ready, false) => Pattern::Unclaimed,
+/// What the light tells of the node: what is worst, then what its owner has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) state: HealthState,
+    pub(super) is_claimed: bool,
+    pub(super) is_busy: bool,
+}
+
+/// What that looks like.
+pub(super) fn pattern_of(seen: Seen) -> Pattern {
+    match seen.state {
+        HealthState::ReadOnly => Pattern::Failed,
+        HealthState::Degraded => Pattern::Degraded,
+        HealthState::Ready if !seen.is_claimed => Pattern::Unclaimed,
+        HealthState::Ready if seen.is_busy => Pattern::Busy,
+        HealthState::Ready => Pattern::Ready,
     }
 }
 
@@ -34,7 +43,7 @@ impl<P: OutputPin> Show<P> {
     pub(super) fn new(light: P) -> Show<P> {
         Show {
             light,
-            pattern: Pattern::Ready,
+            pattern: Pattern::Starting,
             since: Duration::ZERO,
             is_lit: None,
             identify_until: Duration::ZERO,
@@ -46,12 +55,13 @@ impl<P: OutputPin> Show<P> {
         self.identify_until = now + IDENTIFY;
     }
 
-    /// Shows `state` at `now`; says when to come again, where time alone changes something.
+    /// Shows `state` at `now`, or which box it is, unless it is a warning; says when to come again, where time alone
+    /// changes something.
     ///
     /// # Errors
     /// As the line says.
     pub(super) fn turn(&mut self, state: Pattern, now: Duration) -> Result<Option<Duration>, P::Error> {
-        let is_identifying = now < self.identify_until;
+        let is_identifying = now < self.identify_until && state != Pattern::Warning;
         let pattern = if is_identifying { Pattern::Identify } else { state };
         if pattern != self.pattern {
             self.pattern = pattern;
@@ -102,6 +112,9 @@ mod tests {
         show.identify(at(1000));
         assert_eq!(show.turn(Pattern::Ready, at(1000)), Ok(Some(at(1125))));
         assert_eq!(show.pattern, Pattern::Identify);
+        show.turn(Pattern::Warning, at(1000)).unwrap();
+        assert_eq!(show.pattern, Pattern::Warning, "nothing hides a warning");
+        show.turn(Pattern::Ready, at(1000)).unwrap();
         show.turn(Pattern::Ready, at(11_000)).unwrap();
         assert_eq!(show.pattern, Pattern::Ready);
         mock.done();
@@ -109,9 +122,17 @@ mod tests {
 
     #[test]
     fn each_state_has_its_pattern_and_what_is_worse_shows() {
-        assert_eq!(pattern_of(HealthState::Ready, true), Pattern::Ready);
-        assert_eq!(pattern_of(HealthState::Ready, false), Pattern::Unclaimed);
-        assert_eq!(pattern_of(HealthState::Degraded, false), Pattern::Degraded);
-        assert_eq!(pattern_of(HealthState::ReadOnly, true), Pattern::Failed);
+        let shown = |state, is_claimed, is_busy| {
+            pattern_of(Seen {
+                state,
+                is_claimed,
+                is_busy,
+            })
+        };
+        assert_eq!(shown(HealthState::Ready, true, false), Pattern::Ready);
+        assert_eq!(shown(HealthState::Ready, true, true), Pattern::Busy);
+        assert_eq!(shown(HealthState::Ready, false, true), Pattern::Unclaimed);
+        assert_eq!(shown(HealthState::Degraded, false, true), Pattern::Degraded);
+        assert_eq!(shown(HealthState::ReadOnly, true, true), Pattern::Failed);
     }
 }

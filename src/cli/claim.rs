@@ -1,4 +1,4 @@
-//! `refuge claim`: becomes the owner of a node, by proof of the code on its console.
+//! `refuge claim`: becomes the owner of a node, by proof of the code on its console or after a press of its button.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -22,21 +22,22 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The most bytes of a password file.
 const PASSWORD_BYTES_MAX: u64 = 4096;
 
-/// Become the owner of a node, with the code that it shows where it was started
+/// Become the owner of a node, with its claim code or after a press of its button
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
   refuge claim https://192.168.1.5:8443 7K3M-9QXD-W2HB-5RTN
+  refuge claim https://192.168.1.5        # within two minutes after a press of the box's button
 
 The code itself is not sent: both sides prove that they know it, so nobody in between can claim the node or
-pose as it. A token for later commands is kept in $XDG_CONFIG_HOME/refuge/nodes.toml, for you alone.")]
+pose as it. Without a code nothing is proved: compare the node id with the one on the console or label. A token for later commands is kept in $XDG_CONFIG_HOME/refuge/nodes.toml, for you alone.")]
 pub(super) struct Args {
     /// The node, for example https://192.168.1.5:8443
     #[arg(value_name = "URL")]
     url: NodeUrl,
     /// The code, in any case, with or without dashes
     #[arg(value_name = "CODE")]
-    code: ClaimCode,
+    code: Option<ClaimCode>,
     /// The name of the owner's account
     #[arg(long, value_name = "NAME", default_value = "owner")]
     account: AccountName,
@@ -48,7 +49,8 @@ pub(super) struct Args {
 #[derive(Serialize)]
 struct Claim<'a> {
     account: &'a AccountName,
-    proof: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     password: Option<&'a str>,
     label: String,
@@ -56,6 +58,8 @@ struct Claim<'a> {
 
 #[derive(Deserialize)]
 struct Claimed {
+    /// With a proof.
+    #[serde(default)]
     answer: String,
     token: NewToken,
 }
@@ -85,19 +89,22 @@ pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
         let message = format!("{} proves nothing: claim the node over https", args.url);
         return Err(Failure::new(Exit::Usage, message).into());
     };
-    let proof = claim_mac(&args.code, ClaimSide::Client, &exporter, &node_id);
+    let mac_of = |side| {
+        let code = args.code.as_ref()?;
+        Some(claim_mac(code, side, &exporter, &node_id))
+    };
     let request = Request::new(Method::POST, "/api/claim").json(&Claim {
         account: &args.account,
-        proof: data_encoding::HEXLOWER.encode(&proof),
+        proof: mac_of(ClaimSide::Client).map(|mac| data_encoding::HEXLOWER.encode(&mac)),
         password: password.as_ref().map(|password| password.as_str()),
         label: format!("command line on {}", host::name()),
     });
     let claimed: Claimed = channel.send(request)?.json(ANSWER_BYTES_MAX)?;
-    let expected = claim_mac(&args.code, ClaimSide::Node, &exporter, &node_id);
     let answer = data_encoding::HEXLOWER_PERMISSIVE
         .decode(claimed.answer.as_bytes())
         .unwrap_or_default();
-    if !bool::from(expected[..].ct_eq(&answer)) {
+    let expected = mac_of(ClaimSide::Node);
+    if expected.is_some_and(|expected| !bool::from(expected[..].ct_eq(&answer))) {
         let message = format!(
             "{} does not know the claim code: it is not the node you mean",
             args.url

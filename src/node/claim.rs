@@ -10,6 +10,9 @@
 //! answer    HMAC-SHA256(key = the code's 16 characters, "refuge claim v1 node"   exporter node-id)
 //! ```
 //!
+//! On a box, a press of its button opens a window of two minutes in which no code is needed: whoever can touch the box
+//! could as well read its console. The first who claims within it becomes the owner.
+//!
 //! A node without an owner always has a code: where the accounts are lost for good, with their copy, a new
 //! code appears on the console, and whoever stands there is let in again.
 
@@ -18,6 +21,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use ring::hmac;
 use serde::{Deserialize, Serialize};
@@ -39,6 +43,9 @@ use crate::{db, durable};
 
 /// The label of the TLS exporter that a proof is bound to.
 pub const CLAIM_EXPORTER_LABEL: &[u8] = b"EXPORTER-refuge-claim-v1";
+
+/// How long a node may be claimed without its code after its button was pressed.
+pub const CLAIM_WINDOW: Duration = Duration::from_secs(120);
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const CODE_CHARACTERS: usize = 16;
@@ -98,6 +105,8 @@ struct Inner {
     path: PathBuf,
     /// `None` once the node has an owner.
     code: Mutex<Option<ClaimCode>>,
+    /// Until when no code is needed.
+    window: Mutex<Option<Instant>>,
     limiter: Mutex<Limiter>,
 }
 
@@ -134,6 +143,7 @@ impl Claim {
                 node_id,
                 path,
                 code: Mutex::new(code),
+                window: Mutex::default(),
                 limiter: Mutex::default(),
             }),
         })
@@ -147,6 +157,75 @@ impl Claim {
     /// The code, for the console alone; `None` once the node is claimed.
     pub fn code(&self) -> Option<ClaimCode> {
         self.inner.code().clone()
+    }
+
+    /// From now on, for [`CLAIM_WINDOW`], nobody needs the code; `false` where the node has an owner. For whoever touched
+    /// the box. Does not block.
+    pub fn open_window(&self) -> bool {
+        self.open_window_until(Instant::now() + CLAIM_WINDOW)
+    }
+
+    /// Whether the node can be claimed without its code at this moment. Does not block.
+    pub fn is_window_open(&self) -> bool {
+        !self.is_claimed() && self.inner.window().is_some_and(|until| Instant::now() < until)
+    }
+
+    pub(super) fn open_window_until(&self, until: Instant) -> bool {
+        let is_open = !self.is_claimed();
+        if is_open {
+            *self.inner.window() = Some(until);
+        }
+        is_open
+    }
+
+    /// Claims the node while its window is open: makes the owner and signs in.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where the node has an owner; [`Error::Refused`] while the window is shut;
+    /// [`Error::Invalid`] for a weak password.
+    pub async fn by_button(
+        &self,
+        account: AccountName,
+        password: Password,
+        address: IpAddr,
+    ) -> Result<NewSession, Error> {
+        self.within_window()?;
+        let stored = self.inner.accounts.store(Some(password)).await?;
+        let claim = self.clone();
+        db::crossing(move || {
+            let owner = claim.make_owner(&account, stored.as_ref(), address)?;
+            session::make(&claim.inner.access, owner)
+        })
+        .await
+    }
+
+    /// Claims the node while its window is open: makes the owner and a first token.
+    ///
+    /// # Errors
+    /// As [`Claim::by_button`].
+    pub async fn by_button_for_token(
+        &self,
+        account: AccountName,
+        password: Option<Password>,
+        token: TokenRequest,
+        address: IpAddr,
+    ) -> Result<NewToken, Error> {
+        self.within_window()?;
+        let stored = self.inner.accounts.store(password).await?;
+        let claim = self.clone();
+        db::crossing(move || {
+            claim.make_owner(&account, stored.as_ref(), address)?;
+            token::make(&claim.inner.access, &account, &token)
+        })
+        .await
+    }
+
+    fn within_window(&self) -> Result<(), Error> {
+        match (self.is_claimed(), self.is_window_open()) {
+            (true, _) => Err(self.claimed()),
+            (false, true) => Ok(()),
+            (false, false) => Err(Refusal::ClaimWindow.into()),
+        }
     }
 
     /// Claims the node with the code itself: makes the owner and signs in.
@@ -269,6 +348,12 @@ impl Inner {
         self.code
             .lock()
             .expect("no thread panics while it holds the code")
+    }
+
+    fn window(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.window
+            .lock()
+            .expect("no thread panics while it holds an instant")
     }
 
     fn limiter(&self) -> MutexGuard<'_, Limiter> {

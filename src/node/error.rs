@@ -150,6 +150,12 @@ pub enum Refusal {
     /// The claim code, or the proof of it, is wrong.
     #[error("the claim code is wrong: it is shown where the node was started")]
     ClaimCode,
+    /// Without a code a node is claimed only while its button says so.
+    #[error("press the button of the box, then claim it within two minutes; or give the claim code")]
+    ClaimWindow,
+    /// Nothing looks after the hardware of this machine.
+    #[error("this node knows of no board: it is started with --board on the box")]
+    NoBoard,
     /// The store that every node has cannot be removed.
     #[error("the store main cannot be removed")]
     MainStore,

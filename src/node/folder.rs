@@ -8,6 +8,7 @@
 //! stores/NAME/  one named store
 //! refs/         one file per ref
 //! uploads/      partial uploads
+//! reset         a factory reset was asked for (start_over.rs)
 //! ```
 //!
 //! The marker is the first file of a new folder and says at last which node the folder belongs to. Only while
@@ -194,7 +195,8 @@ fn is_empty(folder: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-fn take_lock(folder: &Path) -> Result<File, Error> {
+/// Takes the lock of a folder; it is held as long as the file is open.
+pub(super) fn take_lock(folder: &Path) -> Result<File, Error> {
     let path = folder.join("lock");
     let located = |source| refuse(folder, source);
     let mut file = OpenOptions::new()

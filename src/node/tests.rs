@@ -4,6 +4,7 @@ mod access;
 mod damage;
 mod gc;
 mod refs;
+mod start_over;
 mod upload;
 
 use std::net::{IpAddr, Ipv4Addr};

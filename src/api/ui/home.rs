@@ -93,17 +93,25 @@ fn sign_in_page(call: &Call, notice: &Notice, account: &str) -> Markup {
 }
 
 fn claim_page(call: &Call, notice: &Notice, account: &str) -> Markup {
+    let needs_code = !call.node().claim().is_window_open();
     let content = html! {
         div.card.narrow {
             h1 { "Claim this node" }
-            p { "Nobody owns this node yet. Its claim code is shown where it was started." }
+            @if needs_code {
+                p { "Nobody owns this node yet. Its claim code is shown where it was started. On a box with a button, \
+                     press that and load this page again: for two minutes no code is needed." }
+            } @else {
+                p { "Nobody owns this node yet. Its button was pressed: for two minutes no code is needed." }
+            }
             form method="post" action="/claim" {
-                div.field {
-                    label for="code" { "Claim code" }
-                    input.code #code type="text" name="code" autocomplete="off" autocapitalize="characters"
-                        spellcheck="false" placeholder="XXXX-XXXX-XXXX-XXXX" aria-describedby="code-hint"
-                        required autofocus;
-                    p.hint #code-hint { "16 letters and digits; dashes and case do not matter." }
+                @if needs_code {
+                    div.field {
+                        label for="code" { "Claim code" }
+                        input.code #code type="text" name="code" autocomplete="off" autocapitalize="characters"
+                            spellcheck="false" placeholder="XXXX-XXXX-XXXX-XXXX" aria-describedby="code-hint"
+                            required autofocus;
+                        p.hint #code-hint { "16 letters and digits; dashes and case do not matter." }
+                    }
                 }
                 div.field {
                     label for="account" { "Your account" }
@@ -137,12 +145,12 @@ async fn claim_by_form(call: &Call, form: &Form) -> Result<NewSession, Error> {
         .parse()
         .map_err(|error| Error::malformed("account", error))?;
     let password = Password::new(form.required("password")?.to_owned())?;
-    let (code, address) = (form.required("code")?, call.connection.peer());
-    Ok(call
-        .node()
-        .claim()
-        .by_code(code, account, password, address)
-        .await?)
+    let (claim, address) = (call.node().claim(), call.connection.peer());
+    let session = match form.field("code") {
+        Some(code) => claim.by_code(code, account, password, address).await?,
+        None => claim.by_button(account, password, address).await?,
+    };
+    Ok(session)
 }
 
 /// The sign-in form.

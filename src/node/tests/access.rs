@@ -42,6 +42,36 @@ async fn whoever_has_the_code_becomes_the_owner_and_nobody_after() {
 }
 
 #[tokio::test]
+async fn a_press_of_the_button_stands_for_the_code_for_a_while_and_once() {
+    let bench = Bench::new();
+    let claim = bench.node.claim();
+    let by_button = || claim.by_button(name("ann"), password("correct horse"), home());
+    let shut =
+        |claimed: Result<NewSession, Error>| matches!(claimed, Err(Error::Refused(Refusal::ClaimWindow)));
+    assert!(!claim.is_window_open() && shut(by_button().await));
+    assert!(claim.open_window_until(std::time::Instant::now()));
+    assert!(!claim.is_window_open() && shut(by_button().await), "it is over");
+    assert!(claim.open_window() && claim.is_window_open());
+    assert!(by_button().await.unwrap().principal.may(Scope::Admin));
+    assert!(!claim.is_window_open() && !claim.open_window());
+    let request = TokenRequest {
+        label: "laptop".to_owned(),
+        scopes: [Scope::Admin].into_iter().collect(),
+        expires: None,
+    };
+    let late = claim
+        .by_button_for_token(name("eve"), None, request, home())
+        .await;
+    assert!(matches!(
+        late,
+        Err(Error::Conflict {
+            kind: Kind::Claim,
+            ..
+        })
+    ));
+}
+
+#[tokio::test]
 async fn a_proof_of_the_code_claims_and_a_proof_for_another_session_does_not() {
     let bench = Bench::new();
     let (claim, node_id) = (bench.node.claim(), bench.node.identity().node_id());
