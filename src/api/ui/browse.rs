@@ -83,7 +83,7 @@ fn page(call: &Call, spot: &Spot, record: &RefRecord, entries: &[Entry], has_mor
                 h1 #folder { (spot.file_name()) }
                 a.button href=(download(spot, "zip", &spot.path)) { "Download as ZIP" }
             }
-            (crumbs(spot))
+            @if !spot.path.is_empty() { (crumbs(spot)) }
             (snapshots(spot, record))
             @if entries.is_empty() {
                 p.quiet { "This folder is empty." }

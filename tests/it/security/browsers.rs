@@ -237,7 +237,7 @@ fn s12_every_answer_tells_browsers_to_be_careful() {
             .to_owned();
         let reply = ask.send();
         assert_eq!(reply.header("x-content-type-options"), "nosniff", "{wire}");
-        assert_eq!(reply.header("referrer-policy"), "no-referrer", "{wire}");
+        assert_eq!(reply.header("referrer-policy"), "same-origin", "{wire}");
         let csp = reply.header("content-security-policy");
         assert!(
             csp.contains("default-src 'none'") && csp.contains("frame-ancestors 'none'"),
