@@ -3,15 +3,23 @@
 mod account;
 mod blob;
 mod certificate;
+mod database;
+mod doc;
 mod host;
 mod name;
 mod node;
+mod rev;
+mod seq;
 
 pub use account::{AccountName, AccountNameError, HexIdError, TokenId, UploadId};
 pub use blob::{BlobAddress, BlobId, BlobIdError, Sha256Id};
 pub use certificate::{
     BINDING_OID, Binding, BindingError, Fingerprint, binding_extension, binding_message, verify_binding,
 };
+pub use database::{DbName, DbNameError};
+pub use doc::{DocId, DocIdError, LocalId};
 pub use host::{HostName, HostNameError};
 pub use name::{NameError, RefName, StoreName};
 pub use node::{NodeId, NodeIdError};
+pub use rev::{Rev, RevError, RevHash};
+pub use seq::{DbUuid, Seq, SeqError};

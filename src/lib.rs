@@ -8,6 +8,7 @@
 //! - [`http`]     the HTTP client that talks to another node.
 //! - [`coffer`]   blobs by content: the only way bytes enter or leave the store.
 //! - [`files`]    folders over blobs: backup, restore and the history behind a ref.
+//! - [`blanket`]  documents with revision trees, that replicate as CouchDB's do.
 //! - [`node`]     the use cases: the only place that joins blobs, files, accounts and events.
 //! - [`api`]      the HTTP edge: what a node can do, over HTTP.
 //! - [`discovery`] the LAN edge: who is on the local network.
@@ -21,6 +22,7 @@
 
 pub mod api;
 pub mod app;
+pub mod blanket;
 pub mod board;
 pub mod cli;
 pub mod coffer;

@@ -1,0 +1,6 @@
+//! Documents.
+
+mod doc;
+mod json;
+mod revid;
+mod tree;
