@@ -1,6 +1,41 @@
-//! Documents.
+//! Documents: a database for small devices that replicates with CouchDB in both directions.
+//!
+//! ```text
+//!  save_doc ──> writer (one group for all that wait) ──> merge (pure: who may write, what is kept)
+//!                                                          └─> Engine: sqlite, memory   one row for each document,
+//!  open_doc, changes, list ─────────────────────────────────>                           in order of id and of change
+//! ```
+//!
+//! [`create_db`], [`open_db`], then [`Database::save_doc`] and [`Database::open_doc`], which always answers the winning
+//! revision. What revisions are and which one wins is in `tree`; it needs no engine and no clock. Attachments are named by their
+//! digests: no blob is opened here. Only the leaves of a document's tree keep what they held: an older revision is known by its
+//! name alone, as it is in CouchDB after a compaction.
 
+mod changes;
+#[cfg(test)]
+pub(crate) mod contract;
+mod database;
 mod doc;
-mod json;
+mod engine;
+mod error;
+mod folder;
+pub mod json;
+mod memory;
+mod merge;
 mod revid;
+mod settings;
+mod sqlite;
 mod tree;
+mod writer;
+
+pub use changes::{Change, ChangesEnd, ChangesQuery, Head, ListQuery, Listed, Missing, PENDING_COUNTED_MAX};
+pub use database::{Database, Info, Snapshot};
+pub use doc::{
+    ATTACHMENTS_MAX, Attachment, AttachmentEdit, Attachments, BODY_BYTES_MAX, Body, Content, Doc, DocError,
+    Edit, Encoded, Parts, Refused, split,
+};
+pub use engine::{LocalDoc, Sizes, Which};
+pub use error::Error;
+pub use folder::{EngineKind, Options, create_db, list_dbs, open_db, remove_db, set_aside};
+pub use tree::{BadHistory, Leaf, Merged, REVS_LIMIT, RevTree};
+pub use writer::EDITS_MAX;

@@ -9,21 +9,21 @@ mod error;
 mod generation;
 mod migrate;
 mod open;
+mod readers;
 
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 pub use error::Error;
 pub use generation::bring_back;
 pub use migrate::Migrations;
+pub use open::{Purpose, Sizes};
 
-/// Connections that only read: the box has few cores, and each costs about 300 KiB.
-const READERS: usize = 2;
+use self::readers::Readers;
 
 /// The handle to one database; cloning it is cheap.
 #[derive(Clone)]
@@ -34,9 +34,7 @@ pub struct Database {
 struct Inner {
     path: PathBuf,
     writer: Mutex<Writer>,
-    readers: Mutex<Vec<Connection>>,
-    /// As many permits as readers.
-    free_readers: Arc<Semaphore>,
+    readers: Readers,
 }
 
 struct Writer {
@@ -52,14 +50,26 @@ impl Database {
     /// # Errors
     /// [`Error::Corrupt`]: see [`set_aside`]. [`Error::Newer`], [`Error::OldSqlite`], [`Error::Full`].
     pub fn open(path: &Path, steps: Migrations) -> Result<Database, Error> {
+        Database::open_as(path, steps, Purpose::State)
+    }
+
+    /// As [`Database::open`], for what `purpose` says: only what is small is checked as a whole.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub fn open_as(path: &Path, steps: Migrations, purpose: Purpose) -> Result<Database, Error> {
         open::assert_version(rusqlite::version_number())?;
         let located = |error| locate(error, path);
         let is_new = !path.exists();
         if is_new {
             make_private(path)?;
         }
-        let mut connection = open::writer(path).map_err(located)?;
-        if let Some(what) = open::integrity(&connection).map_err(|error| locate(error.into(), path))? {
+        let mut connection = open::writer(path, purpose).map_err(located)?;
+        let found = match purpose {
+            Purpose::State => open::integrity(&connection).map_err(|error| locate(error.into(), path))?,
+            Purpose::Documents => None,
+        };
+        if let Some(what) = found {
             return Err(Error::Corrupt {
                 path: path.to_owned(),
                 what,
@@ -69,16 +79,14 @@ impl Database {
         if is_new {
             sync_folder_of(path)?;
         }
-        let readers = (0..READERS).map(|_| open::reader(path).map_err(located));
         Ok(Database {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
-                readers: Mutex::new(readers.collect::<Result<_, _>>()?),
+                readers: Readers::open(path).map_err(located)?,
                 writer: Mutex::new(Writer {
                     connection,
                     failed: None,
                 }),
-                free_readers: Arc::new(Semaphore::new(READERS)),
             }),
         })
     }
@@ -123,18 +131,48 @@ impl Database {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let permit = Arc::clone(&self.inner.free_readers).acquire_owned().await;
-        let permit = permit.map_err(|_| Error::Closing)?;
+        let permit = self.inner.readers.permit().await?;
         let inner = Arc::clone(&self.inner);
         crossing(move || {
-            let connection = lock(&inner.readers).pop().ok_or(Error::Closing)?;
-            let read = work(&connection);
-            lock(&inner.readers).push(connection);
+            let read = inner.readers.with(work);
             // Not before the connection is back, also where nobody waits for the answer any more.
             drop(permit);
             read
         })
         .await
+    }
+
+    /// As [`Database::read`], on the calling thread, which waits until a connection is free.
+    ///
+    /// # Errors
+    /// What `work` answers.
+    pub fn read_blocking<T, E: From<Error>>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.inner.readers.with(work)
+    }
+
+    /// The bytes of the file and its log, and how many of them are in use. Blocking.
+    ///
+    /// # Errors
+    /// Where they can't be told.
+    pub fn sizes(&self) -> Result<Sizes, Error> {
+        self.inner
+            .readers
+            .with(|connection| open::sizes(connection, &self.inner.path))
+    }
+
+    /// Gives pages that are not in use back to the file system: writes the whole file anew. Blocking; writes wait meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Full`], [`Error::ReadOnly`]: the file is as it was.
+    pub fn compact(&self) -> Result<(), Error> {
+        let writer = lock(&self.inner.writer);
+        if let Some(reason) = &writer.failed {
+            return Err(self.inner.read_only(reason));
+        }
+        open::compact(&writer.connection).map_err(|error| locate(error.into(), &self.inner.path))
     }
 
     /// Writes what the database holds now as its earlier generation, beside it: see [`bring_back`]. Blocking;
@@ -159,13 +197,17 @@ impl Database {
 }
 
 impl Inner {
+    fn read_only(&self, reason: &str) -> Error {
+        Error::ReadOnly {
+            path: self.path.clone(),
+            reason: reason.to_owned(),
+        }
+    }
+
     fn write<T, E: From<Error>>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, E>) -> Result<T, E> {
         let mut writer = lock(&self.writer);
         if let Some(reason) = &writer.failed {
-            return Err(E::from(Error::ReadOnly {
-                path: self.path.clone(),
-                reason: reason.clone(),
-            }));
+            return Err(E::from(self.read_only(reason)));
         }
         let begun = writer
             .connection
@@ -239,7 +281,7 @@ fn sync_folder_of(path: &Path) -> Result<(), Error> {
 }
 
 /// Says which file an error of SQLite is about, where its caller acts on that.
-fn locate(error: Error, path: &Path) -> Error {
+pub(crate) fn locate(error: Error, path: &Path) -> Error {
     let Error::Sqlite(sqlite) = error else {
         return error;
     };
@@ -320,7 +362,7 @@ mod tests {
         let (old, fresh) = (dir.path().join("old.db"), dir.path().join("fresh.db"));
         drop(Database::open(&old, &STEPS[..1]).unwrap());
         let schema = |path: &Path| -> String {
-            let connection = open::writer(path).unwrap();
+            let connection = open::writer(path, Purpose::State).unwrap();
             connection
                 .query_row("SELECT group_concat(sql) FROM sqlite_schema", [], |row| {
                     row.get(0)

@@ -112,10 +112,20 @@ pub struct Doc {
     pub seq: Seq,
 }
 
+/// An attachment as an edit names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttachmentEdit {
+    /// Bytes that are kept already, as a blob. With `revpos` 0 they came with this edit, and get its generation.
+    Stored(Attachment),
+    /// What the revision before has under this name.
+    Stub,
+}
+
 /// An edit that someone asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
-    /// A new revision on top of one that is there (CouchDB's `new_edits=true`): refused where it is not the latest.
+    /// A new revision on top of one that is there (CouchDB's `new_edits=true`): refused where it is not the latest. A stub is
+    /// what its parent has.
     New {
         /// The document.
         id: DocId,
@@ -123,10 +133,13 @@ pub enum Edit {
         parent: Option<Rev>,
         /// Whether it deletes the document.
         deleted: bool,
-        /// What it holds.
-        content: Content,
+        /// The JSON.
+        body: Body,
+        /// What hangs on it, by name.
+        attachments: BTreeMap<String, AttachmentEdit>,
     },
-    /// A revision that was made elsewhere (`new_edits=false`): always taken, a conflict at worst.
+    /// A revision that was made elsewhere (`new_edits=false`): always taken, a conflict at worst. A stub is what its nearest
+    /// ancestor that is kept has.
     Replicated {
         /// The document.
         id: DocId,
@@ -134,8 +147,10 @@ pub enum Edit {
         revisions: Vec<Rev>,
         /// Whether it is a deletion.
         deleted: bool,
-        /// What it holds.
-        content: Content,
+        /// The JSON.
+        body: Body,
+        /// What hangs on it, by name.
+        attachments: BTreeMap<String, AttachmentEdit>,
     },
 }
 
@@ -156,6 +171,14 @@ pub enum Refused {
     Generations {
         /// The document.
         id: DocId,
+    },
+    /// A stub for an attachment that no revision it could come from has.
+    #[error("{id} has no attachment {name:?} that a stub could stand for")]
+    MissingStub {
+        /// The document.
+        id: DocId,
+        /// The name in the edit.
+        name: String,
     },
     /// More attachments than a document has.
     #[error("{id} would have more than {ATTACHMENTS_MAX} attachments")]
@@ -188,10 +211,12 @@ impl Body {
         let inner = self.0.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
         inner.unwrap_or_default().trim()
     }
+}
 
-    /// What an engine kept, which was checked when it came in.
-    pub(super) fn kept(text: String) -> Body {
-        Body(text)
+/// A text that was checked before, as [`Body::parse`] does: by the edge that read it, or when it came in.
+impl From<String> for Body {
+    fn from(checked: String) -> Body {
+        Body(checked)
     }
 }
 
@@ -219,10 +244,17 @@ impl Edit {
         }
     }
 
-    /// What it holds.
-    pub fn content(&self) -> &Content {
+    /// Its JSON.
+    pub fn body(&self) -> &Body {
         match self {
-            Edit::New { content, .. } | Edit::Replicated { content, .. } => content,
+            Edit::New { body, .. } | Edit::Replicated { body, .. } => body,
+        }
+    }
+
+    /// What hangs on it.
+    pub fn attachments(&self) -> &BTreeMap<String, AttachmentEdit> {
+        match self {
+            Edit::New { attachments, .. } | Edit::Replicated { attachments, .. } => attachments,
         }
     }
 }
@@ -273,11 +305,15 @@ struct Member<'a> {
 }
 
 fn assemble<'a>(text: &str, members: Vec<Member<'a>>) -> Result<Parts<'a>, DocError> {
-    let is_field = |member: &Member<'_>| member.name.starts_with('_') && !member.name.starts_with(KEPT_IN_BODY);
+    let is_field =
+        |member: &Member<'_>| member.name.starts_with('_') && !member.name.starts_with(KEPT_IN_BODY);
     let body = match members.iter().any(is_field) {
         false => text.to_owned(),
         true => {
-            let kept = members.iter().filter(|member| !is_field(member)).map(|member| member.whole);
+            let kept = members
+                .iter()
+                .filter(|member| !is_field(member))
+                .map(|member| member.whole);
             let mut body = String::with_capacity(text.len());
             body.push('{');
             for (index, member) in kept.enumerate() {
@@ -293,7 +329,10 @@ fn assemble<'a>(text: &str, members: Vec<Member<'a>>) -> Result<Parts<'a>, DocEr
     if body.len() > BODY_BYTES_MAX {
         return Err(DocError::TooLarge);
     }
-    let fields = members.into_iter().filter(is_field).map(|member| (member.name, member.value));
+    let fields = members
+        .into_iter()
+        .filter(is_field)
+        .map(|member| (member.name, member.value));
     Ok(Parts {
         body: Body(body),
         fields: fields.collect(),
@@ -332,7 +371,10 @@ mod tests {
 
     fn parts(text: &str) -> (String, Vec<(String, String)>) {
         let parts = split(text).unwrap();
-        let fields = parts.fields.iter().map(|(name, value)| (name.to_string(), (*value).to_owned()));
+        let fields = parts
+            .fields
+            .iter()
+            .map(|(name, value)| (name.to_string(), (*value).to_owned()));
         (parts.body.as_str().to_owned(), fields.collect())
     }
 
@@ -345,7 +387,10 @@ mod tests {
             [("_id".into(), "\"a\"".into()), ("_rev".into(), "\"1-a\"".into())]
         );
         assert_eq!(parts("{ \"a\" : 1 }").0, "{ \"a\" : 1 }");
-        assert_eq!(parts("{\"\\u005fid\":\"a\"}"), ("{}".into(), vec![("_id".into(), "\"a\"".into())]));
+        assert_eq!(
+            parts("{\"\\u005fid\":\"a\"}"),
+            ("{}".into(), vec![("_id".into(), "\"a\"".into())])
+        );
         assert_eq!(parts("{\"_replication_id\":\"a\"}").1, []);
         assert_eq!(parts("{}"), ("{}".into(), vec![]));
     }
@@ -354,10 +399,19 @@ mod tests {
     fn what_is_no_document_says_why() {
         assert_eq!(split("[]").unwrap_err(), DocError::NotAnObject);
         assert_eq!(split("1").unwrap_err(), DocError::NotAnObject);
-        assert!(matches!(split("{\"a\":1}}"), Err(DocError::Json(JsonError::Syntax { at: 7 }))));
+        assert!(matches!(
+            split("{\"a\":1}}"),
+            Err(DocError::Json(JsonError::Syntax { at: 7 }))
+        ));
         assert!(matches!(split("{\"a\":1"), Err(DocError::Json(_))));
-        assert!(matches!(split("{\"a\":1,\"a\":1}"), Err(DocError::Json(JsonError::DuplicateKey(_)))));
-        assert_eq!(Body::parse("{\"_id\":1}").unwrap_err(), DocError::Special("_id".into()));
+        assert!(matches!(
+            split("{\"a\":1,\"a\":1}"),
+            Err(DocError::Json(JsonError::DuplicateKey(_)))
+        ));
+        assert_eq!(
+            Body::parse("{\"_id\":1}").unwrap_err(),
+            DocError::Special("_id".into())
+        );
         let long = format!("{{\"a\":\"{}\"}}", "a".repeat(BODY_BYTES_MAX));
         assert_eq!(split(&long).unwrap_err(), DocError::TooLarge);
     }

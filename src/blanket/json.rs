@@ -399,9 +399,34 @@ mod tests {
     #[test]
     fn what_is_no_json_is_refused_where_it_goes_wrong() {
         for bad in [
-            "", " ", "{", "[1,]", "{\"a\"}", "{\"a\":1,}", "{a:1}", "[1 2]", "01", "-", "1.", ".5", "1e", "+1", "tru",
-            "nul", "\"", "\"\u{1}\"", r#""\x""#, r#""\u12""#, r#""\ud800""#, r#""\ud800\u0041""#, r#""\udc00""#, "1 1",
-            "{}}", "[}", "{]", "NaN",
+            "",
+            " ",
+            "{",
+            "[1,]",
+            "{\"a\"}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "[1 2]",
+            "01",
+            "-",
+            "1.",
+            ".5",
+            "1e",
+            "+1",
+            "tru",
+            "nul",
+            "\"",
+            "\"\u{1}\"",
+            r#""\x""#,
+            r#""\u12""#,
+            r#""\ud800""#,
+            r#""\ud800\u0041""#,
+            r#""\udc00""#,
+            "1 1",
+            "{}}",
+            "[}",
+            "{]",
+            "NaN",
         ] {
             assert!(matches!(events(bad), Err(JsonError::Syntax { .. })), "{bad:?}");
         }
@@ -413,7 +438,10 @@ mod tests {
 
     #[test]
     fn keys_stand_once_in_an_object_however_they_are_written() {
-        assert_eq!(events(r#"{"a":1,"\u0061":2}"#), Err(JsonError::DuplicateKey("a".into())));
+        assert_eq!(
+            events(r#"{"a":1,"\u0061":2}"#),
+            Err(JsonError::DuplicateKey("a".into()))
+        );
         assert!(events(r#"[{"a":1},{"a":{"a":2}}]"#).is_ok());
     }
 

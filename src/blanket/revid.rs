@@ -244,19 +244,35 @@ mod tests {
         let first = "1-967a00dff5e02add41819138abb3284d";
         assert_eq!(hash(None, false, "{}"), first);
         // The guide's example of an update and the deletion after it.
-        assert_eq!(hash(Some(first), false, "{}"), "2-7051cbe5c8faecd085a3fa619e6e6337");
-        assert_eq!(hash(Some(first), true, "{}"), "2-eec205a9d413992850a6e32678485900");
+        assert_eq!(
+            hash(Some(first), false, "{}"),
+            "2-7051cbe5c8faecd085a3fa619e6e6337"
+        );
+        assert_eq!(
+            hash(Some(first), true, "{}"),
+            "2-eec205a9d413992850a6e32678485900"
+        );
     }
 
     #[test]
     fn a_revision_depends_on_the_edit_alone() {
         let rev = hash(None, false, r#"{"a":[1,2.5,"x",null,true,{"b":[]}]}"#);
-        assert_eq!(rev, hash(None, false, r#" { "a" : [1, 2.5, "\u0078", null, true, {"b": []}] } "#));
+        assert_eq!(
+            rev,
+            hash(
+                None,
+                false,
+                r#" { "a" : [1, 2.5, "\u0078", null, true, {"b": []}] } "#
+            )
+        );
         assert_ne!(rev, hash(None, true, r#"{"a":[1,2.5,"x",null,true,{"b":[]}]}"#));
         assert_ne!(hash(None, false, r#"{"a":1}"#), hash(None, false, r#"{"a":1.0}"#));
         assert_ne!(hash(Some("1-a"), false, "{}"), hash(Some("1-b"), false, "{}"));
         let last = Rev::new(u32::MAX, RevHash::Digest([0; 16])).unwrap();
-        assert_eq!(next_rev(Some(&last), false, &Body::default(), &Attachments::new()), None);
+        assert_eq!(
+            next_rev(Some(&last), false, &Body::default(), &Attachments::new()),
+            None
+        );
     }
 
     #[test]
@@ -272,14 +288,36 @@ mod tests {
         assert_eq!(
             term("{\"a\":-1}"),
             [
-                SMALL_TUPLE, 1, LIST, 0, 0, 0, 1, SMALL_TUPLE, 2, BINARY, 0, 0, 0, 1, b'a', INTEGER, 255, 255, 255,
-                255, NIL
+                SMALL_TUPLE,
+                1,
+                LIST,
+                0,
+                0,
+                0,
+                1,
+                SMALL_TUPLE,
+                2,
+                BINARY,
+                0,
+                0,
+                0,
+                1,
+                b'a',
+                INTEGER,
+                255,
+                255,
+                255,
+                255,
+                NIL
             ]
         );
         assert_eq!(term("1.5"), [FLOAT, 0x3f, 0xf8, 0, 0, 0, 0, 0, 0]);
         assert_eq!(term("4294967296"), [SMALL_BIG, 5, 0, 0, 0, 0, 0, 1]);
         assert_eq!(term("-2147483649"), [SMALL_BIG, 4, 1, 1, 0, 0, 0x80]);
-        assert_eq!(term("18446744073709551616"), [SMALL_BIG, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(
+            term("18446744073709551616"),
+            [SMALL_BIG, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+        );
         assert_eq!(term("null"), [ATOM, 0, 4, b'n', b'u', b'l', b'l']);
     }
 }

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use crate::id::{Rev, RevHash};
 
-pub use codec::{CodecError, leaves_of};
+pub(super) use codec::{CodecError, leaves_of};
 
 /// As many revisions of a branch as are remembered where nobody says otherwise: CouchDB's default.
 pub const REVS_LIMIT: u32 = 1000;
@@ -202,7 +202,8 @@ impl RevTree {
                 *of_parent = (*of_parent).max(own - 1);
             }
         }
-        self.nodes.retain(|rev, _| left.get(rev).is_some_and(|left| *left > 0));
+        self.nodes
+            .retain(|rev, _| left.get(rev).is_some_and(|left| *left > 0));
         if before == self.nodes.len() {
             return false;
         }
@@ -290,7 +291,9 @@ impl RevTree {
 
 fn parents<'a>(rev: &Rev, node: &'a Node) -> impl Iterator<Item = Rev> + use<'a> {
     let above = rev.generation() - 1;
-    node.parents.iter().filter_map(move |hash| Rev::new(above, hash.clone()))
+    node.parents
+        .iter()
+        .filter_map(move |hash| Rev::new(above, hash.clone()))
 }
 
 fn check(history: &[Rev]) -> Result<(), BadHistory> {

@@ -40,10 +40,42 @@ const PRAGMAS: &str = "
 /// For connections that only read: a write through one is a bug, and says so.
 const READER_PRAGMA: &str = "PRAGMA query_only = ON;";
 
+/// For the connection that writes documents.
+const DOCUMENTS_PRAGMAS: &str = "
+    -- 2 MiB: a group of documents stays in memory until it is committed, instead of reaching the log twice.
+    PRAGMA cache_size = -2048;
+    -- Checkpoint after 4 MiB: a page of an index is written to the file once for all documents that changed it meanwhile.
+    PRAGMA wal_autocheckpoint = 1000;
+    PRAGMA journal_size_limit = 4194304;
+";
+
+/// What a file is for, and by that how it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The state of a node: small, changed now and then, checked as a whole when it is opened.
+    State,
+    /// Documents: large, written all the time, and checked row by row by whoever reads them.
+    Documents,
+}
+
+/// Bytes of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Of the file and its log.
+    pub file_bytes: u64,
+    /// Of pages that hold something.
+    pub active_bytes: u64,
+}
+
 /// Opens the one connection that writes; makes the file where it is not there.
-pub(super) fn writer(path: &Path) -> Result<Connection, Error> {
+pub(super) fn writer(path: &Path, purpose: Purpose) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
-    connect(path, flags)
+    let connection = connect(path, flags)?;
+    match purpose {
+        Purpose::State => {}
+        Purpose::Documents => connection.execute_batch(DOCUMENTS_PRAGMAS)?,
+    }
+    Ok(connection)
 }
 
 /// Opens a connection that only reads.
@@ -68,6 +100,30 @@ pub(super) fn assert_version(found: i32) -> Result<(), Error> {
 pub(super) fn integrity(connection: &Connection) -> Result<Option<String>, rusqlite::Error> {
     let finding: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     Ok((finding != "ok").then_some(finding))
+}
+
+/// Bytes of the file and its log, and of its pages in use.
+pub(super) fn sizes(connection: &Connection, path: &Path) -> Result<Sizes, Error> {
+    let number = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let page_bytes = number("PRAGMA page_size")?;
+    let used = number("PRAGMA page_count")? - number("PRAGMA freelist_count")?;
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    // A log that is not there has no bytes.
+    let log_bytes = std::fs::metadata(&log).map_or(0, |log| log.len());
+    let file = std::fs::metadata(path).map_err(|source| Error::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Sizes {
+        file_bytes: file.len() + log_bytes,
+        active_bytes: (page_bytes * used).try_into().unwrap_or_default(),
+    })
+}
+
+/// Writes the whole file anew, without pages that hold nothing.
+pub(super) fn compact(connection: &Connection) -> Result<(), rusqlite::Error> {
+    connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);")
 }
 
 /// The version of the schema, 0 for a new file.

@@ -55,7 +55,8 @@ impl FromStr for DbName {
     type Err = DbNameError;
 
     fn from_str(text: &str) -> Result<Self, DbNameError> {
-        let fits = |b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'$' | b'(' | b')' | b'+' | b'-' | b'/');
+        let fits =
+            |b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'$' | b'(' | b')' | b'+' | b'-' | b'/');
         let begins = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
         if !(SYSTEM_NAMES.contains(&text) || begins && text.bytes().all(fits)) {
             return Err(DbNameError::Malformed(text.chars().take(64).collect()));
@@ -99,10 +100,18 @@ mod tests {
             assert_eq!(name.as_str(), good);
             assert_eq!(DbName::from_folder_name(&name.folder_name()), Some(name));
         }
-        for bad in ["", "A", "1a", "_x", "_users/a", "a.b", "a%2F", "a b", "é", "-a", "a\0"] {
-            assert!(matches!(bad.parse::<DbName>(), Err(DbNameError::Malformed(_))), "{bad:?}");
+        for bad in [
+            "", "A", "1a", "_x", "_users/a", "a.b", "a%2F", "a b", "é", "-a", "a\0",
+        ] {
+            assert!(
+                matches!(bad.parse::<DbName>(), Err(DbNameError::Malformed(_))),
+                "{bad:?}"
+            );
         }
-        assert_eq!("notes/2026".parse::<DbName>().unwrap().folder_name(), "notes%2F2026");
+        assert_eq!(
+            "notes/2026".parse::<DbName>().unwrap().folder_name(),
+            "notes%2F2026"
+        );
         assert!("a".repeat(238).parse::<DbName>().is_ok());
         assert_eq!("a".repeat(239).parse::<DbName>(), Err(DbNameError::TooLong));
         assert_eq!("a/".repeat(80).parse::<DbName>(), Err(DbNameError::TooLong));

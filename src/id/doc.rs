@@ -146,7 +146,10 @@ mod tests {
     #[test]
     fn local_ids_have_their_prefix_in_text_alone() {
         let id: LocalId = "_local/aB.c_=/d".parse().unwrap();
-        assert_eq!((id.name(), id.to_string().as_str()), ("aB.c_=/d", "_local/aB.c_=/d"));
+        assert_eq!(
+            (id.name(), id.to_string().as_str()),
+            ("aB.c_=/d", "_local/aB.c_=/d")
+        );
         assert_eq!("_local/".parse::<LocalId>(), Err(DocIdError::Empty));
         assert_eq!("a".parse::<LocalId>(), Err(DocIdError::Reserved));
         assert_eq!(LocalId::named(&"a".repeat(513)), Err(DocIdError::TooLong));

@@ -84,8 +84,11 @@ impl DbUuid {
     pub fn from_hex(text: &str) -> Option<DbUuid> {
         let mut bytes = [0; 8];
         // `decode_mut` wants the exact output length, so the input's is checked first.
-        (text.len() == 16 && HEXLOWER_PERMISSIVE.decode_mut(text.as_bytes(), &mut bytes).is_ok())
-            .then_some(DbUuid(bytes))
+        (text.len() == 16
+            && HEXLOWER_PERMISSIVE
+                .decode_mut(text.as_bytes(), &mut bytes)
+                .is_ok())
+        .then_some(DbUuid(bytes))
     }
 }
 
@@ -122,7 +125,17 @@ mod tests {
         assert_eq!(Seq::from_text("12", OURS), Ok(seq));
         assert_eq!(Seq::from_text("0", OURS), Ok(Seq::ZERO));
         assert_eq!(Seq::from_text("12-0000000000000000", OURS), Ok(Seq::ZERO));
-        for bad in ["", "-", "x", "-1", "+1", "12-", "12-4f1d", "9223372036854775808", "now"] {
+        for bad in [
+            "",
+            "-",
+            "x",
+            "-1",
+            "+1",
+            "12-",
+            "12-4f1d",
+            "9223372036854775808",
+            "now",
+        ] {
             assert_eq!(Seq::from_text(bad, OURS), Err(SeqError), "{bad}");
         }
     }

@@ -151,7 +151,7 @@ impl RevTree {
 ///
 /// # Errors
 /// [`CodecError`].
-pub fn leaves_of(bytes: &[u8]) -> Result<Vec<Leaf>, CodecError> {
+pub(in crate::blanket) fn leaves_of(bytes: &[u8]) -> Result<Vec<Leaf>, CodecError> {
     let mut input = Input::begin(bytes)?;
     let mut leaves = Vec::new();
     for _ in 0..input.number()? {

@@ -43,7 +43,12 @@ fn a_merge_says_what_it_did() {
 #[test]
 fn a_history_that_does_not_descend_is_refused_whole() {
     let mut tree = RevTree::new();
-    for bad in [vec![], revs(&["3-c", "1-a"]), revs(&["2-b", "2-a"]), revs(&["1-a", "2-b"])] {
+    for bad in [
+        vec![],
+        revs(&["3-c", "1-a"]),
+        revs(&["2-b", "2-a"]),
+        revs(&["1-a", "2-b"]),
+    ] {
         assert_eq!(tree.merge(&bad, false), Err(BadHistory));
     }
     assert!(tree.is_empty());
@@ -52,10 +57,22 @@ fn a_history_that_does_not_descend_is_refused_whole() {
 #[test]
 fn the_winner_is_alive_then_longest_then_highest() {
     let winner = |histories: &[(&[&str], bool)]| tree(histories).winner().unwrap().rev.to_string();
-    assert_eq!(winner(&[(&["2-a", "1-a"], false), (&["2-b", "1-a"], false)]), "2-b");
-    assert_eq!(winner(&[(&["3-a", "2-a", "1-a"], false), (&["2-b", "1-a"], false)]), "3-a");
-    assert_eq!(winner(&[(&["3-a", "2-a", "1-a"], true), (&["2-b", "1-a"], false)]), "2-b");
-    assert_eq!(winner(&[(&["3-a", "2-a", "1-a"], true), (&["2-b", "1-a"], true)]), "3-a");
+    assert_eq!(
+        winner(&[(&["2-a", "1-a"], false), (&["2-b", "1-a"], false)]),
+        "2-b"
+    );
+    assert_eq!(
+        winner(&[(&["3-a", "2-a", "1-a"], false), (&["2-b", "1-a"], false)]),
+        "3-a"
+    );
+    assert_eq!(
+        winner(&[(&["3-a", "2-a", "1-a"], true), (&["2-b", "1-a"], false)]),
+        "2-b"
+    );
+    assert_eq!(
+        winner(&[(&["3-a", "2-a", "1-a"], true), (&["2-b", "1-a"], true)]),
+        "3-a"
+    );
     // By number, not by text.
     assert_eq!(winner(&[(&["10-a"], false), (&["9-b"], false)]), "10-a");
 }
@@ -112,10 +129,7 @@ fn stemming_keeps_as_many_revisions_of_each_branch() {
 
 #[test]
 fn purging_a_leaf_takes_its_branch_alone() {
-    let mut tree = tree(&[
-        (&["3-c", "2-b", "1-a"], false),
-        (&["3-x", "2-x", "1-a"], false),
-    ]);
+    let mut tree = tree(&[(&["3-c", "2-b", "1-a"], false), (&["3-x", "2-x", "1-a"], false)]);
     assert_eq!(tree.purge(&revs(&["3-c", "2-b", "9-z"])), revs(&["3-c"]));
     assert_eq!(texts(&tree.leaves()), ["3-x"]);
     assert_eq!(tree.len(), 3);
@@ -151,7 +165,9 @@ fn edits() -> impl Strategy<Value = Vec<(Vec<Rev>, bool)>> {
     prop::collection::vec(edit, 1..16).prop_map(|edits| {
         let mut made: Vec<(Vec<Rev>, bool)> = Vec::new();
         for (number, (parent, deleted, hash)) in edits.into_iter().enumerate() {
-            let above = parent.filter(|_| number > 0).map(|index| index.get(&made).0.clone());
+            let above = parent
+                .filter(|_| number > 0)
+                .map(|index| index.get(&made).0.clone());
             let above = above.unwrap_or_default();
             let generation = above.first().map_or(0, Rev::generation) + 1;
             // Two edits never have the same hash.
