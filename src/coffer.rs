@@ -17,6 +17,7 @@
 //! under way shares the next one.
 
 mod backend;
+mod class;
 mod commit;
 #[cfg(test)]
 pub(crate) mod contract;

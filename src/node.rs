@@ -46,9 +46,10 @@ pub use claim::{
     claim_mac,
 };
 pub use clock::Clock;
+pub use dropped::COLLECT_AFTER;
 pub use error::{Cause, Error, FolderError, Kind, Refusal};
 pub use events::{Delivery, EVENTS_KEPT, Event, EventId, Events, Subscription};
-pub use gc::{COLLECT_AFTER, COLLECT_EVERY, Collected, Gc};
+pub use gc::{COLLECT_EVERY, Collected, Gc};
 pub use health::{Health, Report as HealthReport, State as HealthState};
 pub use identity::Identity;
 pub use peers::{FoundBy, PEER_ADDRESSES_MAX, PEERS_MAX, Peer, Peers, Sighting};

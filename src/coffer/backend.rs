@@ -16,18 +16,10 @@ use std::ops::RangeBounds;
 
 use bytes::Bytes;
 
+pub use super::class::Class;
 use super::error::Error;
 use super::frame::Packed;
 use crate::id::{BlobId, Sha256Id};
-
-/// Who keeps a blob alive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Class {
-    /// A part, schema or attachment: kept while something names it, collectable afterwards.
-    Part,
-    /// A client put it by itself: kept until it is deleted.
-    Pinned,
-}
 
 /// What is known of a stored blob without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use blake3::hazmat::{
 use bytes::Bytes;
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::backend::Class;
+use super::class::Class;
 use crate::id::BlobId;
 
 /// Plain bytes of a frame: what a verified read needs in memory. A power of two times BLAKE3's 1024.

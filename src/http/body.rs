@@ -14,8 +14,10 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::client::BODY_IDLE_TIMEOUT;
 use super::error::{Error, Refusal, innermost};
+
+/// A body in which nothing moves for so long has lost its other end.
+pub(super) const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The most bytes of a refusal that are read: a sentence, or a page of missing ids.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;

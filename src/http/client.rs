@@ -15,16 +15,13 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::body::{Outgoing, Piece, Response, wait};
+use super::body::{BODY_IDLE_TIMEOUT, Outgoing, Piece, Response, wait};
 use super::error::{Error, impostor, innermost};
 use super::tls::{Trust, Verifier};
 use super::url::{NodeUrl, Token};
 
 /// A machine of the same network answers in milliseconds; one across the world in one or two seconds.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A body in which nothing moves for so long has lost its other end.
-pub(super) const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Idle connections that are kept: one for each thread of a backup and one for its queries.
 const IDLE_CONNECTIONS: usize = 8;

@@ -5,14 +5,17 @@
 //! durable file for a store, written before the ref moves: cut in between, a root is both named and listed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::clock::Clock;
-use super::gc::COLLECT_AFTER;
 use crate::durable;
 use crate::files::{self, Root};
 use crate::id::BlobId;
+
+/// How long a part must have been unnamed before it is freed: longer than any backup takes to name what it put.
+pub const COLLECT_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// Roots the list keeps: above it the oldest are forgotten, as a prune of 10,000 snapshots is the most at once.
 const ROOTS_MAX: usize = 20_000;

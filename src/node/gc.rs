@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use super::clock::{Clock, unix_s};
+use super::dropped::COLLECT_AFTER;
 use super::error::Error;
 use super::events::{Event, Events};
 use super::folder::create_private;
@@ -36,9 +37,6 @@ use crate::files::{self, Named, Root, reachable};
 use crate::id::{BlobId, StoreName};
 use ids::{IdSet, IdSetBuilder, SCRATCH_PREFIX};
 use unnamed::{Unnamed, UnnamedList, UnnamedWriter};
-
-/// How long a part must have been unnamed before it is freed: longer than any backup takes to name what it put.
-pub const COLLECT_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// How often a node that serves should collect: a run reads every tree.
 pub const COLLECT_EVERY: Duration = Duration::from_secs(6 * 3600);
