@@ -35,6 +35,7 @@ mod rebuild;
 mod recover;
 mod run;
 mod scan;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod volume;

@@ -8,9 +8,9 @@
 use std::sync::Arc;
 
 use super::needle::{HEADER_BYTES, Header, Killed, Kind};
-use super::recover::is_whole;
 use super::run::Entry;
 use super::scan::{Found, Scan};
+use super::tail::is_whole;
 use super::volume::{PAGE_BYTES, Volume};
 use super::writer::{Change, Effect};
 use super::{Core, check};

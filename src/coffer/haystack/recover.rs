@@ -5,8 +5,7 @@
 //! Broken bytes below the mark were acknowledged once: they are rot, and stay as they are. Broken bytes above
 //! it are what a cut left of a group nobody was told of: the tail from there is copied to quarantine/ and cut.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -14,14 +13,13 @@ use std::sync::{Arc, Mutex};
 use super::index::Index;
 use super::manifest::{self, Checkpoint, Tally};
 use super::needle::{Header, Killed, Kind};
-use super::reader::NeedleReader;
 use super::run::Entry;
 use super::scan::{Found, Scan};
+use super::tail::{Flushed, cut, is_whole, set_aside};
 use super::volume::{PAGE_BYTES, SOLO, Volume, Volumes};
 use super::writer::Writer;
 use super::{Core, HaystackOptions, Runs, rebuild};
 use crate::coffer::error::Error;
-use crate::durable;
 
 /// A needle found beyond the checkpoint.
 #[derive(Debug, Clone, Copy)]
@@ -29,25 +27,6 @@ struct Tail {
     header: Header,
     volume: u32,
     offset: u64,
-}
-
-/// How far a volume is known to have been flushed, beside what its needles say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flushed {
-    /// To its end: whatever is broken in it is rot, and nothing of it is cut.
-    All,
-    /// As the needles in it say; what is broken beyond is a torn tail.
-    AsNeedlesSay,
-}
-
-impl Flushed {
-    /// Of a shared volume among all there are, ascending: the next one is begun only after this one was flushed.
-    pub(super) fn of_shared(number: u32, all: &[u32]) -> Flushed {
-        match all.last() {
-            Some(newest) if *newest > number => Flushed::All,
-            _ => Flushed::AsNeedlesSay,
-        }
-    }
 }
 
 /// Opens the haystack in `folder`.
@@ -217,30 +196,6 @@ fn tail_of(volume: &Arc<Volume>, from: u64) -> Result<Vec<(Found, bool)>, Error>
     Ok(found)
 }
 
-/// Whether a needle's body is what its header says. An alias is checked when it is used.
-pub(super) fn is_whole(volume: &Arc<Volume>, offset: u64, header: &Header) -> bool {
-    if header.kind != Kind::Blob {
-        return true;
-    }
-    use crate::coffer::backend::{Class, Reader};
-    let opened = NeedleReader::open(
-        Arc::clone(volume),
-        offset,
-        header.id,
-        header.plain_len,
-        Class::Part,
-    );
-    let Ok(mut reader) = opened else { return false };
-    let mut at = 0;
-    while at < header.plain_len {
-        match reader.read_at(at) {
-            Ok(bytes) if !bytes.is_empty() => at += bytes.len() as u64,
-            _ => return false,
-        }
-    }
-    true
-}
-
 /// The needle of a solo volume. One that is not whole was never published: it is renamed only after a flush.
 fn solo_needle(volumes: &Volumes, number: u32) -> Result<Option<Tail>, Error> {
     let Some(volume) = volumes.get(number)? else {
@@ -374,43 +329,6 @@ fn active_volume(
     };
     // The file may be longer than what the index knows where its end could not be read: leave it alone.
     Ok((volume.len()? <= last.end.max(PAGE_BYTES)).then_some((volume, last.end.max(PAGE_BYTES))))
-}
-
-/// Cuts a volume where its torn tail begins, after that was set aside.
-pub(super) fn cut(volumes: &Volumes, number: u32, end: u64) -> Result<(), Error> {
-    let Some(volume) = volumes.get(number)? else {
-        return Ok(());
-    };
-    set_aside(&volume.path, end, volumes, number)?;
-    let cut = volume.file.set_len(end).and_then(|()| volume.file.sync_all());
-    cut.map_err(|source| Error::io(&volume.path, source))
-}
-
-/// Copies a volume's bytes from `from` on to quarantine/: nobody was told of them, somebody may want them.
-fn set_aside(path: &Path, from: u64, volumes: &Volumes, number: u32) -> Result<(), Error> {
-    let target = volumes
-        .folder("quarantine")
-        .join(format!("torn-{number:08}-{from}"));
-    let copy = || -> io::Result<u64> {
-        let mut source = File::open(path)?;
-        source.seek(SeekFrom::Start(from))?;
-        let mut copy = File::create(&target)?;
-        let bytes = io::copy(&mut source.take(u64::MAX), &mut copy)?;
-        copy.sync_all()?;
-        durable::sync_folder_of(&target)?;
-        Ok(bytes)
-    };
-    match copy() {
-        Ok(bytes) => tracing::warn!(
-            volume = number,
-            from,
-            bytes,
-            "a write that was cut is set aside in quarantine/"
-        ),
-        // A full disk must not keep the store from opening; nothing acknowledged is lost.
-        Err(error) => tracing::warn!(volume = number, %error, "a write that was cut could not be kept"),
-    }
-    Ok(())
 }
 
 /// Blobs set aside. Only a number to show, so a folder that can't be read counts as empty.
