@@ -150,7 +150,7 @@ impl Writer {
     /// Writes one group and hands the lead on.
     fn lead(&self) {
         let (group, jobs) = self.gather();
-        let committed = self.commit(jobs);
+        let answers = self.commit(jobs);
         {
             let mut queue = lock(&self.queue);
             match queue.waiting.front() {
@@ -158,18 +158,8 @@ impl Writer {
                 None => queue.is_led = false,
             }
         }
-        match committed {
-            Ok(answers) => {
-                for (ticket, answer) in group.iter().zip(answers) {
-                    ticket.tell(Stage::Answered(Ok(answer)));
-                }
-            }
-            Err(error) => {
-                for ticket in &group[1..] {
-                    ticket.tell(Stage::Answered(Err(error.again())));
-                }
-                group[0].tell(Stage::Answered(Err(error)));
-            }
+        for (ticket, answer) in group.iter().zip(answers) {
+            ticket.tell(Stage::Answered(answer));
         }
     }
 
@@ -210,26 +200,64 @@ impl Writer {
         (group, jobs)
     }
 
-    fn commit(&self, jobs: Vec<Job>) -> Result<Vec<Answer>, Error> {
+    /// Commits jobs together, and answers each. A document that is damaged fails the jobs about it, and no others.
+    fn commit(&self, jobs: Vec<Job>) -> Vec<Result<Answer, Error>> {
+        let mut answers: Vec<_> = jobs.iter().map(|_| Err(Error::Busy)).collect();
+        let mut left: Vec<(usize, Job)> = jobs.into_iter().enumerate().collect();
+        // Each round but the last answers at least one job.
+        while !left.is_empty() {
+            let (places, jobs): (Vec<usize>, Vec<Job>) = left.into_iter().unzip();
+            let mut jobs = Some(jobs);
+            let error = match self.commit_group(&mut jobs) {
+                Ok(done) => {
+                    for (place, answer) in places.into_iter().zip(done) {
+                        answers[place] = Ok(answer);
+                    }
+                    break;
+                }
+                Err(error) => error,
+            };
+            let is_hit = |job: &Job| matches!(&error, Error::DamagedDoc { id } if job.is_about(id));
+            let failed: Vec<usize>;
+            (failed, left) = match jobs.filter(|jobs| jobs.iter().any(is_hit)) {
+                Some(jobs) => {
+                    let (hit, rest): (Vec<_>, Vec<_>) =
+                        places.into_iter().zip(jobs).partition(|(_, job)| is_hit(job));
+                    (hit.into_iter().map(|(place, _)| place).collect(), rest)
+                }
+                None => (places, Vec::new()),
+            };
+            for place in &failed[1..] {
+                answers[*place] = Err(error.again());
+            }
+            answers[failed[0]] = Err(error);
+        }
+        answers
+    }
+
+    /// Commits jobs in one go: all of them or, where this fails, none. Those that were not even merged stay where they were.
+    fn commit_group(&self, jobs: &mut Option<Vec<Job>>) -> Result<Vec<Answer>, Error> {
         let (summary, revs_limit) = {
             let state = lock(&self.state);
             (state.summary, state.revs_limit)
         };
         let mut new_limit = None;
         let mut locals = Vec::new();
-        for job in &jobs {
+        let waiting = jobs.as_deref().unwrap_or_default();
+        for job in waiting {
             match job {
                 Job::Local { id, .. } => locals.push((id.clone(), self.engine.local(id)?)),
                 Job::Setting(REVS_LIMIT_KEY, value) => new_limit = super::settings::revs_limit_of(value),
                 Job::Edits(_) | Job::Purge(_) | Job::Setting(..) => {}
             }
         }
-        let ids = ids_of(&jobs);
-        let hanging = self.hanging_for(&jobs)?;
-        let mut jobs = Some((jobs, hanging, locals));
+        let ids = ids_of(waiting);
+        let hanging = self.hanging_for(waiting)?;
+        let mut beside = Some((hanging, locals));
         let mut outcome = None;
         self.engine.update(&ids, &mut |records| {
-            let (jobs, hanging, locals) = jobs.take().expect("an engine merges once for each update");
+            let once = "an engine merges once for each update";
+            let (jobs, (hanging, locals)) = (jobs.take().expect(once), beside.take().expect(once));
             let docs = ids.iter().cloned().zip(records);
             let mut round = Round::new(docs, hanging, summary.update_seq, revs_limit);
             for (id, local) in locals {
@@ -284,6 +312,17 @@ impl Writer {
             *last = seq;
             is_newer
         });
+    }
+}
+
+impl Job {
+    /// Whether it reads or writes this document.
+    fn is_about(&self, doc: &DocId) -> bool {
+        match self {
+            Job::Edits(edits) => edits.iter().any(|edit| edit.id() == doc),
+            Job::Purge(purges) => purges.iter().any(|(id, _)| id == doc),
+            Job::Local { .. } | Job::Setting(..) => false,
+        }
     }
 }
 
@@ -386,4 +425,53 @@ fn ids_of(jobs: &[Job]) -> Vec<DocId> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing is left half done under these locks: what may panic runs outside.
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blanket::sqlite::Sqlite;
+
+    fn edit(id: &str) -> Job {
+        Job::Edits(vec![Edit::New {
+            id: id.parse().unwrap(),
+            parent: None,
+            deleted: false,
+            body: Body::from("{}".to_owned()),
+            attachments: std::collections::BTreeMap::new(),
+        }])
+    }
+
+    #[test]
+    fn a_damaged_document_fails_nobody_elses_edits() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("documents.db");
+        let engine: Arc<dyn Engine> = Arc::new(Sqlite::open(&path).unwrap());
+        let writer = Writer::new(Arc::clone(&engine), 1000).unwrap();
+        for id in ["damaged", "well"] {
+            assert!(matches!(writer.submit(edit(id)), Ok(Answer::Edits(done)) if done[0].is_ok()));
+        }
+        let damage = rusqlite::Connection::open(&path).unwrap();
+        let sql = "UPDATE doc SET tree = x'00' WHERE id = 'damaged'";
+        assert_eq!(damage.execute(sql, []).unwrap(), 1);
+        let answers = writer.commit(vec![
+            edit("new"),
+            edit("damaged"),
+            edit("well"),
+            edit("damaged"),
+            edit("newer"),
+        ]);
+        let stored =
+            |answer: &Result<Answer, Error>| matches!(answer, Ok(Answer::Edits(done)) if done[0].is_ok());
+        let conflict = |answer: &Result<Answer, Error>| matches!(answer, Ok(Answer::Edits(done)) if matches!(done[0], Err(Refused::Conflict)));
+        let damaged = |answer: &Result<Answer, Error>| matches!(answer, Err(Error::DamagedDoc { .. }));
+        assert!(stored(&answers[0]) && damaged(&answers[1]) && conflict(&answers[2]));
+        assert!(damaged(&answers[3]) && stored(&answers[4]));
+        assert!(
+            engine
+                .load(&"newer".parse().unwrap(), &Which::Record)
+                .unwrap()
+                .is_some()
+        );
+    }
 }
