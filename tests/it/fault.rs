@@ -7,6 +7,7 @@ mod cgroup;
 pub(crate) mod child;
 mod cuts;
 mod disks;
+mod documents;
 pub(crate) mod driver;
 mod failing;
 mod flush_sites;

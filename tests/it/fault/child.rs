@@ -96,6 +96,19 @@ impl Teller {
         done
     }
 
+    /// As [`Teller::during`], for what may fail: no end is told then, so that both stay possible.
+    pub(crate) fn attempt<T, E>(
+        &self,
+        key: &str,
+        value: Option<&str>,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.begin(key, value);
+        let done = work()?;
+        self.end();
+        Ok(done)
+    }
+
     /// Tells what an operation gave `key`, once it is done.
     pub(crate) fn done(&self, key: &str, value: &str) {
         self.begin(key, Some(value));

@@ -1,0 +1,3 @@
+//! Document databases through their library: what only many of them together show.
+
+mod histories;
