@@ -7,6 +7,7 @@ mod housekeeping;
 mod notice;
 mod outcome;
 mod place;
+mod privileged;
 mod processor;
 #[cfg(test)]
 mod remote_contract;
@@ -17,5 +18,6 @@ pub use boot::{Ready, confine, serve};
 pub use discover::discover;
 pub use outcome::Outcome;
 pub use place::{Access, Held, Place};
+pub use privileged::help;
 pub use processor::lacking_instructions;
 pub use runtime::{harden, log, runtime};

@@ -1,4 +1,4 @@
-//! The board edge: the light shows how the node is, the button says which box it is, lets its owner in, or resets it.
+//! The board edge: the light shows how the node is, the button lets its owner in or resets it, disks come and go.
 //!
 //! What a board has is data, `board/NAME/board.toml` ([`Profile`]); no code asks which board it runs on. Patterns and
 //! presses are pure, behind the traits of embedded-hal; `lines.rs` has what Linux offers. A part that is missing is said
@@ -14,31 +14,66 @@ mod button;
 mod error;
 mod led;
 mod lines;
+mod privileged;
 mod profile;
 mod show;
+mod storage;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use embedded_hal::digital::InputPin;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use error::Error;
+pub use privileged::{DISKS_FOLDER, HELPER_SOCKET, HelperOptions, help};
 pub use profile::Profile;
 
 use self::button::{Button, Press};
 use self::led::Pattern;
 use self::lines::{Contact, Light};
 use self::show::{Seen, Show, pattern_of};
-use crate::node::{Asked, Done, Node, Order};
+use self::storage::{Places, Storage};
+use crate::node::{self, Asked, Done, Node, Order};
 
 /// How soon the light follows the state of the node.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// A button that is held so long from before the start is no accident.
 const RECOVER_AFTER: Duration = Duration::from_secs(5);
+
+/// How soon a disk that was pulled or plugged in is dealt with.
+const DISKS_EVERY: Duration = Duration::from_secs(2);
+
+/// Orders about disks that wait while one is done.
+const ORDERS_MAX: usize = 4;
+
+/// What the board edge works with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The board's profile, `board.toml`.
+    pub profile: PathBuf,
+    /// Where the disks of stores are mounted.
+    pub disks: PathBuf,
+    /// The kernel's tree of devices.
+    pub sys: PathBuf,
+    /// Where the helper is reached.
+    pub helper: PathBuf,
+}
+
+impl Options {
+    /// A board with this profile, with the places of the box.
+    pub fn new(profile: PathBuf) -> Options {
+        Options {
+            profile,
+            disks: DISKS_FOLDER.into(),
+            sys: "/sys".into(),
+            helper: HELPER_SOCKET.into(),
+        }
+    }
+}
 
 /// Why the board edge ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +108,9 @@ pub async fn is_held_at_start(profile: &Path) -> bool {
     false
 }
 
-/// Shows how the node is, from before it is `opened`, and hears the button, until `shutdown` or a reset.
-pub async fn run(opened: oneshot::Receiver<Node>, profile: PathBuf, shutdown: CancellationToken) -> Ended {
-    let Some(mut parts) = Parts::open(&profile) else {
+/// Shows how the node is, from before it is `opened`, hears the button and looks after disks, until `shutdown` or a reset.
+pub async fn run(opened: oneshot::Receiver<Node>, options: Options, shutdown: CancellationToken) -> Ended {
+    let Some(mut parts) = Parts::open(&options.profile) else {
         shutdown.cancelled().await;
         return Ended::Shutdown;
     };
@@ -83,21 +118,33 @@ pub async fn run(opened: oneshot::Receiver<Node>, profile: PathBuf, shutdown: Ca
     let Some(node) = parts.starting(opened, started, &shutdown).await else {
         return Ended::Shutdown;
     };
-    let mut orders = node.board().orders();
-    let mut is_reset = false;
-    while !is_reset && !shutdown.is_cancelled() {
-        let turn = parts.turn(&node, started.elapsed());
-        if turn.press == Some(Press::Long) {
-            is_reset = reset(&node).await.is_ok();
-            continue;
-        }
+    let places = Places {
+        disks: options.disks,
+        sys: options.sys,
+        helper: options.helper,
+    };
+    let (about_disks, orders) = mpsc::channel(ORDERS_MAX);
+    let disks = look_after_disks(Storage::new(node.clone(), places), orders, started);
+    tokio::select! {
+        ended = parts.serve(&node, &about_disks, started, &shutdown) => ended,
+        // It goes on for ever.
+        () = disks => Ended::Shutdown,
+    }
+}
+
+/// Looks at disks, and does orders about them, until it is dropped: what the helper was told is done all the same.
+async fn look_after_disks(mut storage: Storage, mut orders: mpsc::Receiver<Asked>, started: Instant) {
+    let mut ticks = tokio::time::interval(DISKS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
         tokio::select! {
-            () = shutdown.cancelled() => {}
-            asked = next_of(&mut orders) => is_reset = parts.obey(asked, &node, started.elapsed()).await,
-            () = parts.wait(started + turn.next) => {}
+            Some(asked) = orders.recv() => {
+                let done = storage.obey(asked.order.clone()).await;
+                asked.answer(done);
+            }
+            _ = ticks.tick() => storage.look(started.elapsed()).await,
         }
     }
-    if is_reset { Ended::Reset } else { Ended::Shutdown }
 }
 
 async fn next_of(orders: &mut Option<mpsc::Receiver<Asked>>) -> Asked {
@@ -111,7 +158,7 @@ async fn next_of(orders: &mut Option<mpsc::Receiver<Asked>>) -> Asked {
     }
 }
 
-async fn reset(node: &Node) -> Result<Done, crate::node::Error> {
+async fn reset(node: &Node) -> Result<Done, node::Error> {
     tracing::warn!("a factory reset was asked for: the next start destroys keys, accounts and data");
     let asked = node.ask_reset().await;
     asked
@@ -174,6 +221,31 @@ impl Parts {
         }
     }
 
+    /// Shows how the node is and hears the button.
+    async fn serve(
+        &mut self,
+        node: &Node,
+        about_disks: &mpsc::Sender<Asked>,
+        started: Instant,
+        shutdown: &CancellationToken,
+    ) -> Ended {
+        let mut orders = node.board().orders();
+        let mut is_reset = false;
+        while !is_reset && !shutdown.is_cancelled() {
+            let turn = self.turn(node, started.elapsed());
+            if turn.press == Some(Press::Long) {
+                is_reset = reset(node).await.is_ok();
+                continue;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                asked = next_of(&mut orders) => is_reset = self.obey(asked, node, about_disks, started.elapsed()).await,
+                () = self.wait(started + turn.next) => {}
+            }
+        }
+        if is_reset { Ended::Reset } else { Ended::Shutdown }
+    }
+
     /// Reads the button and sets the light.
     fn turn(&mut self, node: &Node, now: Duration) -> Turn {
         let press = self.is_down().and_then(|is_down| self.button.level(is_down, now));
@@ -214,7 +286,13 @@ impl Parts {
     }
 
     /// Does an order; says whether it was one to reset.
-    async fn obey(&mut self, asked: Asked, node: &Node, now: Duration) -> bool {
+    async fn obey(
+        &mut self,
+        asked: Asked,
+        node: &Node,
+        about_disks: &mpsc::Sender<Asked>,
+        now: Duration,
+    ) -> bool {
         match asked.order {
             Order::Identify => {
                 self.identify(now);
@@ -226,6 +304,12 @@ impl Parts {
                 let is_reset = reset.is_ok();
                 asked.answer(reset);
                 is_reset
+            }
+            Order::Disks | Order::Adopt(_) | Order::Eject(_) => {
+                if let Err(refused) = about_disks.try_send(asked) {
+                    refused.into_inner().answer(Err(node::Error::Busy));
+                }
+                false
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod backup;
 mod blobs;
+mod board;
 mod check;
 mod claim;
 mod diff;
@@ -77,6 +78,7 @@ enum Work {
     Verify(verify::Args),
     Prune(prune::Args),
     Check(check::Args),
+    Board(board::Args),
     Gc(gc::Args),
     Discover(discover::Args),
     Id(id::Args),
@@ -142,6 +144,7 @@ fn perform(work: Work, session: &mut Session) -> anyhow::Result<Exit> {
         Work::Verify(args) => verify::run(args, session),
         Work::Prune(args) => prune::run(args, session),
         Work::Check(args) => check::run(args, session),
+        Work::Board(args) => board::run(args, session),
         Work::Gc(args) => gc::run(args, session),
         Work::Discover(args) => discover::run(args, session),
         Work::Id(args) => id::run(args, session),

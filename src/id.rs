@@ -4,6 +4,7 @@ mod account;
 mod blob;
 mod certificate;
 mod database;
+mod disk;
 mod doc;
 mod host;
 mod name;
@@ -17,6 +18,7 @@ pub use certificate::{
     BINDING_OID, Binding, BindingError, Fingerprint, binding_extension, binding_message, verify_binding,
 };
 pub use database::{DbName, DbNameError};
+pub use disk::{DiskError, DiskName, DiskSerial, DiskUuid};
 pub use doc::{DocId, DocIdError, LocalId};
 pub use host::{HostName, HostNameError};
 pub use name::{NameError, RefName, StoreName};

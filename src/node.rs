@@ -39,7 +39,7 @@ use std::sync::Arc;
 pub use access::{Principal, Role, Scope, Scopes, Via};
 pub use account::{Account, Accounts, PasswordChange};
 pub use blobs::{Blobs, Reading, Receiver};
-pub use board::{Asked, Board, Done, Order};
+pub use board::{Adoption, Asked, Board, Disk, DiskTrouble, Done, Holds, Order};
 pub use browse::{FOLDER_PAGE_MAX, FileReading};
 pub use claim::{
     CLAIM_EXPORTER_LABEL, CLAIM_WINDOW, Claim, ClaimCode, ClaimCodeError, ClaimProof, ClaimSide, Proven,

@@ -211,8 +211,23 @@ fn node_outcome(error: &node::Error) -> (StatusCode, &'static str) {
         node::Error::NoSpace { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
         node::Error::ReadOnly { .. } => (StatusCode::SERVICE_UNAVAILABLE, "read_only"),
         node::Error::Offline { .. } => (StatusCode::SERVICE_UNAVAILABLE, "offline"),
+        node::Error::Disk(trouble) => disk_outcome(trouble),
         node::Error::Folder(_) => (StatusCode::INTERNAL_SERVER_ERROR, "data_folder"),
         node::Error::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
+}
+
+fn disk_outcome(trouble: &node::DiskTrouble) -> (StatusCode, &'static str) {
+    match trouble {
+        node::DiskTrouble::Absent => (StatusCode::NOT_FOUND, "no_disk"),
+        node::DiskTrouble::Serial => (StatusCode::CONFLICT, "wrong_serial"),
+        node::DiskTrouble::System => (StatusCode::CONFLICT, "system_disk"),
+        node::DiskTrouble::Foreign { .. } => (StatusCode::CONFLICT, "foreign_disk"),
+        node::DiskTrouble::Twin => (StatusCode::CONFLICT, "twin_disks"),
+        node::DiskTrouble::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        node::DiskTrouble::Failed { .. } | node::DiskTrouble::NoHelper { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "disk_failed")
+        }
     }
 }
 

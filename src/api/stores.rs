@@ -22,6 +22,9 @@ pub(super) struct StoreBody {
     settings: StoreSettings,
     /// How it is.
     status: StoreStatusBody,
+    /// Why it is not open, such as a disk that is not plugged in; `status` is empty then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offline: Option<String>,
 }
 
 /// How a store is.
@@ -64,6 +67,7 @@ impl From<StoreInfo> for StoreBody {
             name: info.name,
             settings: info.settings,
             status: info.status.into(),
+            offline: info.offline,
         }
     }
 }

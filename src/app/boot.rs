@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::anyhow;
 use tokio::runtime::Runtime;
@@ -47,9 +48,11 @@ pub fn confine(config: &Config) -> anyhow::Result<()> {
         .board
         .as_deref()
         .and_then(|board| Profile::read(board).ok());
+    let disks = config.board.iter().map(|_| PathBuf::from(board::DISKS_FOLDER));
+    let sensors = config.board.iter().map(|_| PathBuf::from("/sys"));
     let limits = Limits {
-        folders: folders.cloned().collect(),
-        files: config.board.iter().cloned().collect(),
+        folders: folders.cloned().chain(disks).collect(),
+        files: config.board.iter().cloned().chain(sensors).collect(),
         devices: board.as_ref().map_or_else(Vec::new, board::devices),
         ports: vec![config.listen.port(), config.plain_http.port()],
     };
@@ -102,7 +105,7 @@ fn start_board(config: &Config, supervisor: &mut Supervisor) -> oneshot::Sender<
     let (opened, told) = oneshot::channel();
     if let Some(profile) = config.board.clone() {
         supervisor.spawn(|shutdown| async move {
-            match board::run(told, profile, shutdown).await {
+            match board::run(told, board::Options::new(profile), shutdown).await {
                 board::Ended::Shutdown => Ok(()),
                 board::Ended::Reset => Err(anyhow!(
                     "factory reset: the next start makes a new node of this box"

@@ -34,7 +34,7 @@ const DEVICES: [&str; 2] = ["/dev/urandom", "/dev/null"];
 pub(crate) struct Limits {
     /// The data folder and those that stores may be in; with everything below.
     pub(crate) folders: Vec<PathBuf>,
-    /// Files that are read besides.
+    /// Files, and folders of files, that are read besides.
     pub(crate) files: Vec<PathBuf>,
     /// Devices that are driven, or folders of their attributes.
     pub(crate) devices: Vec<PathBuf>,
@@ -91,7 +91,10 @@ fn restrict(limits: &Limits) -> Result<Confined, RulesetError> {
         .scope(Scope::from_all(NEWEST))?
         .create()?
         .add_rules(path_beneath_rules(&limits.folders, of_data()))?
-        .add_rules(path_beneath_rules(&limits.files, AccessFs::ReadFile))?
+        .add_rules(path_beneath_rules(
+            &limits.files,
+            AccessFs::ReadFile | AccessFs::ReadDir,
+        ))?
         .add_rules(path_beneath_rules(&limits.devices, of_device()))?
         .add_rules(path_beneath_rules(NAMES, AccessFs::ReadFile))?
         .add_rules(path_beneath_rules(

@@ -59,6 +59,7 @@ fn of_node(error: &node::Error) -> Outcome {
         node::Error::Folder(error) => of_folder(error),
         node::Error::Conflict { .. }
         | node::Error::Offline { .. }
+        | node::Error::Disk(_)
         | node::Error::Incomplete { .. }
         | node::Error::Offset { .. }
         | node::Error::TooLarge { .. } => Outcome::Failed,

@@ -14,6 +14,15 @@ pub enum Error {
         /// What is wrong with it; names the key.
         reason: String,
     },
+    /// Somebody who may not asks the helper.
+    #[error("user {user} may not ask")]
+    Stranger {
+        /// Who.
+        user: u32,
+    },
+    /// The connection to the helper ended early, or what came over it is no command.
+    #[error("the connection ended: {0}")]
+    Helper(#[source] io::Error),
     /// A light or a button is not there, or not for this user.
     #[error("{}: {source}", path.display())]
     Device {

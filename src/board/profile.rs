@@ -23,6 +23,16 @@ pub struct Profile {
     pub led: Option<Led>,
     /// The button.
     pub button: Option<Button>,
+    /// The box's own disk.
+    #[serde(default)]
+    pub storage: Storage,
+}
+
+/// The box's own disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Storage {
+    /// A shell pattern of its name in `/sys/block`, with `*` alone; what is plugged in beside it never fits.
+    pub disk: String,
 }
 
 /// A light.

@@ -102,6 +102,8 @@ struct StoreLine {
     name: StoreName,
     settings: StoreSettings,
     status: StatusLine,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    offline: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -120,6 +122,7 @@ impl From<StoreInfo> for StoreLine {
     fn from(info: StoreInfo) -> StoreLine {
         let status = info.status;
         StoreLine {
+            offline: info.offline,
             name: info.name,
             settings: info.settings,
             status: StatusLine {
@@ -213,7 +216,7 @@ fn list(stores: &[StoreLine], session: &mut Session) -> anyhow::Result<()> {
                 bytes(status.plain_bytes),
                 bytes(status.stored_bytes),
                 status.free_bytes.map_or_else(String::new, bytes),
-                state(status),
+                state(store),
             ]
         })
         .collect();
@@ -230,8 +233,11 @@ fn kind(backend: &BackendSettings) -> String {
     }
 }
 
-fn state(status: &StatusLine) -> String {
-    match (status.read_only, status.quarantined) {
+fn state(store: &StoreLine) -> String {
+    if let Some(reason) = &store.offline {
+        return format!("offline: {reason}");
+    }
+    match (store.status.read_only, store.status.quarantined) {
         (true, _) => "read only since a write failed".to_owned(),
         (false, 0) => "ok".to_owned(),
         (false, damaged) => format!("{damaged} damaged blobs set aside"),

@@ -85,6 +85,7 @@ impl FromStr for RefName {
     }
 }
 
+/// Shows and stores a newtype of text as that text, and parses it where it is read.
 macro_rules! text_newtype {
     ($name:ident) => {
         impl fmt::Display for $name {
@@ -107,6 +108,8 @@ macro_rules! text_newtype {
         }
     };
 }
+
+pub(super) use text_newtype;
 
 text_newtype!(StoreName);
 text_newtype!(RefName);

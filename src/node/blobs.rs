@@ -1,7 +1,6 @@
 //! The blobs of one named store, as edges see them: outcomes instead of a store's errors, and events.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -23,8 +22,17 @@ pub struct Blobs {
     leases: Arc<Leases>,
     events: Events,
     clock: Clock,
-    /// Set when the store was removed: handles that are still around answer that it is gone.
-    removed: Arc<AtomicBool>,
+    /// Set when the store was removed or closed: handles that are still around answer that.
+    gone: Arc<OnceLock<Gone>>,
+}
+
+/// Why a store can't be used through a handle any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// It was removed.
+    Removed,
+    /// It was closed for this reason, and may be opened again.
+    Closed(String),
 }
 
 /// A blob being received. Dropping it leaves nothing.
@@ -55,7 +63,7 @@ impl Blobs {
             leases: Arc::new(Leases::new()),
             events,
             clock,
-            removed: Arc::default(),
+            gone: Arc::default(),
         }
     }
 
@@ -229,16 +237,20 @@ impl Blobs {
         &self.leases
     }
 
-    /// From now on every call answers that the store is gone.
-    pub(super) fn retire(&self) {
-        self.removed.store(true, Ordering::Release);
+    /// From now on every call answers that the store is gone. The first reason counts.
+    pub(super) fn retire(&self, gone: Gone) {
+        let _ = self.gone.set(gone);
     }
 
     fn present(&self) -> Result<(), Error> {
-        if self.removed.load(Ordering::Acquire) {
-            return Err(Error::missing(Kind::Store, &self.name));
+        match self.gone.get() {
+            None => Ok(()),
+            Some(Gone::Removed) => Err(Error::missing(Kind::Store, &self.name)),
+            Some(Gone::Closed(reason)) => Err(Error::Offline {
+                store: self.name.clone(),
+                reason: reason.clone(),
+            }),
         }
-        Ok(())
     }
 
     /// Leases and tells what was put.

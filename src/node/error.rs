@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::board::DiskTrouble;
 use crate::id::{BlobId, StoreName};
 use crate::{coffer, db, durable, files};
 
@@ -102,14 +103,19 @@ pub enum Error {
         /// The failure that caused it.
         reason: String,
     },
-    /// The store could not be opened when the node started, such as one on a disk that is not plugged in.
-    #[error("store {store} is offline ({reason}): bring its disk back, then restart the node")]
+    /// The store is not open, such as one on a disk that is not plugged in.
+    #[error(
+        "store {store} is offline ({reason}): bring its disk back; where the box does not look after that disk, restart the node"
+    )]
     Offline {
         /// The store.
         store: StoreName,
         /// What failed.
         reason: String,
     },
+    /// A disk is not what was asked of it.
+    #[error(transparent)]
+    Disk(#[from] DiskTrouble),
     /// The data folder cannot be opened.
     #[error(transparent)]
     Folder(#[from] FolderError),

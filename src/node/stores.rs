@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A store whose backend cannot be opened, such as one on a disk that is not plugged in, does not stop the
-//! node: it is listed with the reason, and opened again at the next start.
+//! node: it is listed with the reason, and opened again at the next start or when its disk is back.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
-use super::blobs::Blobs;
+use super::blobs::{Blobs, Gone};
 use super::clock::Clock;
 use super::doubt::Doubt;
 use super::dropped::Dropped;
@@ -338,6 +338,68 @@ impl Stores {
         db::crossing(move || stores.remove_blocking(&name, options)).await
     }
 
+    /// Closes a store for a while, such as one whose disk goes: whoever uses it is answered with `reason`. Its settings and its
+    /// files stay. One that is closed already keeps its reason.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] for `main`; [`Error::Missing`].
+    pub async fn close(&self, name: &StoreName, reason: &str) -> Result<(), Error> {
+        let (stores, name, reason) = (self.clone(), name.clone(), reason.to_owned());
+        db::crossing(move || stores.close_blocking(&name, reason)).await
+    }
+
+    /// Opens a store again; one that is open stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Missing`]; whatever keeps it from being opened, which is listed as well.
+    pub async fn reopen(&self, name: &StoreName) -> Result<(), Error> {
+        let (stores, name) = (self.clone(), name.clone());
+        db::crossing(move || stores.reopen_blocking(&name)).await
+    }
+
+    fn close_blocking(&self, name: &StoreName, reason: String) -> Result<(), Error> {
+        let _changing = self.changing();
+        if *name == StoreName::main() {
+            return Err(Refusal::MainStore.into());
+        }
+        let parts = {
+            let mut open = self.opened();
+            let opened = open
+                .get_mut(name)
+                .ok_or_else(|| Error::missing(Kind::Store, name))?;
+            if opened.parts.is_err() {
+                return Ok(());
+            }
+            std::mem::replace(&mut opened.parts, Err(reason.clone()))
+        };
+        if let Ok(parts) = parts {
+            parts.blobs.retire(Gone::Closed(reason));
+        }
+        Ok(())
+    }
+
+    fn reopen_blocking(&self, name: &StoreName) -> Result<(), Error> {
+        let _changing = self.changing();
+        if self.opened().get(name).is_some_and(|opened| opened.parts.is_ok()) {
+            return Ok(());
+        }
+        let opened = open_store(&self.inner.around, name);
+        let mut open = self.opened();
+        let known = open
+            .get_mut(name)
+            .ok_or_else(|| Error::missing(Kind::Store, name))?;
+        match opened {
+            Ok((_, parts)) => {
+                known.parts = Ok(parts);
+                Ok(())
+            }
+            Err(error) => {
+                known.parts = Err(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
     fn add_blocking(&self, name: StoreName, settings: &StoreSettings) -> Result<(), Error> {
         let _changing = self.changing();
         settings.check()?;
@@ -396,7 +458,7 @@ impl Stores {
             .and_then(|()| durable::sync_folder_of(&folder))
             .map_err(|source| Error::io(&folder, source))?;
         if let Some(blobs) = blobs {
-            blobs.retire();
+            blobs.retire(Gone::Removed);
         }
         self.opened().remove(name);
         self.inner
@@ -589,6 +651,36 @@ mod tests {
         std::fs::rename(disk.path().join("pulled"), &mounted).unwrap();
         let back = stores(dir.path()).get(&named("usb")).unwrap();
         assert_eq!(back.read(id, 10).await.unwrap(), "x");
+    }
+
+    #[tokio::test]
+    async fn a_store_is_closed_and_opened_again_while_others_hold_it() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let stores = stores(dir.path());
+        let mounted = disk.path().join("mounted");
+        stores.add(named("usb"), fs_settings(&mounted)).await.unwrap();
+        let held = stores.get(&named("usb")).unwrap();
+        let id = held.put("x".into(), Class::Pinned, None).await.unwrap().id;
+        stores.close(&named("usb"), "its disk was pulled").await.unwrap();
+        let offline =
+            |error: Error| matches!(error, Error::Offline { reason, .. } if reason == "its disk was pulled");
+        assert!(offline(held.read(id, 10).await.unwrap_err()));
+        assert!(offline(
+            held.put("y".into(), Class::Pinned, None).await.unwrap_err()
+        ));
+        assert!(offline(stores.get(&named("usb")).map(drop).unwrap_err()));
+        std::fs::rename(&mounted, disk.path().join("pulled")).unwrap();
+        assert!(stores.reopen(&named("usb")).await.is_err());
+        assert!(!mounted.exists(), "nothing is made where the disk is not");
+        std::fs::rename(disk.path().join("pulled"), &mounted).unwrap();
+        stores.reopen(&named("usb")).await.unwrap();
+        stores.reopen(&named("usb")).await.unwrap();
+        let back = stores.get(&named("usb")).unwrap();
+        assert_eq!(back.read(id, 10).await.unwrap(), "x");
+        let main = stores.close(&StoreName::main(), "no").await;
+        assert!(matches!(main, Err(Error::Refused(Refusal::MainStore))));
+        let none = stores.reopen(&named("none")).await;
+        assert!(matches!(none, Err(Error::Missing { .. })));
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ mod blanket;
 mod blobs_http;
 mod cli;
 mod discovery;
+mod disks;
 mod doors;
 mod fault;
 

@@ -197,6 +197,10 @@ async fn overview(call: &Call) -> Result<Markup, Error> {
     };
     let mut refs = Vec::new();
     for info in &stores {
+        // Those of a store whose disk is not there are with it again when it is back.
+        if info.offline.is_some() {
+            continue;
+        }
         let of_store = call.node().stores().refs(&info.name)?.list().await?;
         refs.extend(of_store.into_iter().map(|record| (info.name.clone(), record)));
     }
@@ -319,7 +323,8 @@ fn stores_card(stores: &[StoreInfo]) -> Markup {
                             td.number.optional { (size(info.status.stored_bytes)) }
                             td.number.optional { (size(info.status.dead_bytes)) }
                             td {
-                                @if info.status.read_only.is_some() { span.bad { "read only" } }
+                                @if info.offline.is_some() { span.bad { "offline" } }
+                                @else if info.status.read_only.is_some() { span.bad { "read only" } }
                                 @else if info.status.quarantined > 0 {
                                     span.bad { (info.status.quarantined) " damaged" }
                                 } @else { span.good { "well" } }

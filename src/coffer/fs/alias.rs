@@ -8,14 +8,14 @@ use std::fs;
 use std::io;
 
 use super::layout;
-use super::place::{Folder, Place};
+use super::place::{Folder, Place, read_file};
 use crate::coffer::error::Error;
 use crate::id::{BlobId, Sha256Id};
 
 /// The blob an alias stands for. A damaged file counts as none: the client that puts by it again mends it.
 pub(super) fn resolve(place: &Place, alias: &Sha256Id) -> Result<Option<BlobId>, Error> {
     let path = layout::alias_path(place.root(), alias);
-    let text = match fs::read(&path) {
+    let text = match read_file(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             place.still_there()?;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::layout::{self, Leaf};
 use super::listing::{Contents, leaves};
-use super::place::{Folder, Place};
+use super::place::{Folder, Place, read_file};
 use super::{alias, outboard};
 use crate::coffer::backend::{CheckOptions, CheckReport, Class, Stat};
 use crate::coffer::error::Error;
@@ -161,7 +161,7 @@ impl Check<'_> {
                 let Some(alias) = layout::parse_alias(&entry.file_name()) else {
                     continue;
                 };
-                let text = match fs::read(&path) {
+                let text = match read_file(&path) {
                     Ok(text) => text,
                     Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                     Err(source) => return Err(Error::io(&path, source)),

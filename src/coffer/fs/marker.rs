@@ -8,7 +8,7 @@ use std::path::Path;
 use data_encoding::HEXLOWER;
 
 use super::layout;
-use super::place::{Temp, make_folder, sync_folder};
+use super::place::{Temp, make_folder, read_file, sync_folder};
 use crate::coffer::error::Error;
 use crate::durable;
 
@@ -51,7 +51,7 @@ pub(super) fn verify(root: &Path) -> Result<(), Error> {
 /// Whether the folder has a whole marker, of a format that is known.
 fn is_marked(root: &Path) -> Result<bool, Error> {
     let path = root.join(layout::MARKER);
-    let text = match fs::read(&path) {
+    let text = match read_file(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(source) => return Err(Error::io(&path, source)),

@@ -9,10 +9,12 @@
 //! A table proves itself: its values make up the blob's id, or it is worth nothing. Without it the blob is
 //! read whole once to verify any part of it; a check makes it again.
 
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::place::open_file;
 use crate::coffer::backend::Stat;
 use crate::coffer::frame::{FRAME_BYTES, TABLE_ENTRY_BYTES, Table, Tree};
 
@@ -48,12 +50,14 @@ pub(super) fn encoded_len(plain_len: u64) -> Option<u64> {
 
 /// The table of a blob, where there is one that proves it.
 pub(super) fn load(path: &Path, blob: Stat) -> Option<Table> {
-    let file = File::open(path).ok()?;
+    let mut file = open_file(path).ok()?;
     // Before any memory is taken for it.
     if Some(file.metadata().ok()?.len()) != encoded_len(blob.len) {
         return None;
     }
-    parse(&fs::read(path).ok()?, blob)
+    let mut table = Vec::new();
+    file.read_to_end(&mut table).ok()?;
+    parse(&table, blob)
 }
 
 /// A table as stored, where it proves the blob.

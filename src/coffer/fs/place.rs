@@ -1,7 +1,7 @@
 //! The folder on its disk: how files get and lose their names, what is flushed when, when writing must stop.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +16,9 @@ use super::marker;
 use crate::coffer::backend::{Class, Stat};
 use crate::coffer::error::Error;
 use crate::id::BlobId;
+
+/// Markers and aliases are a line each; in bytes.
+const SMALL_BYTES_MAX: u64 = 4096;
 
 /// A folder of blobs, and what this process knows of it.
 #[derive(Debug)]
@@ -151,7 +154,7 @@ impl Place {
             Folder::Alias(first) => layout::alias_folder(&self.root, first),
         };
         self.settle(folder, &path)?;
-        match File::open(&path) {
+        match open_file(&path) {
             Ok(file) => Ok(OpenFolder { path, file }),
             Err(source) => Err(Error::io(&path, source)),
         }
@@ -271,7 +274,7 @@ impl Place {
     /// Opens a blob.
     pub(super) fn open_blob(&self, id: &BlobId) -> Result<Option<(File, Stat)>, Error> {
         let found = self.find(id, |path| {
-            let file = File::open(path)?;
+            let file = open_file(path)?;
             let metadata = file.metadata()?;
             Ok((file, metadata))
         })?;
@@ -315,7 +318,7 @@ impl Place {
         order.sort_by_key(|at| Leaf::of(&ids[*at]));
         for group in order.chunk_by(|a, b| Leaf::of(&ids[*a]) == Leaf::of(&ids[*b])) {
             let path = Leaf::of(&ids[group[0]]).path(&self.root);
-            let folder = match File::open(&path) {
+            let folder = match open_file(&path) {
                 Ok(file) => OpenFolder { path, file },
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.still_there()?;
@@ -421,7 +424,7 @@ pub(super) struct OpenFolder {
 
 impl OpenFolder {
     fn open(path: PathBuf) -> Result<OpenFolder, Error> {
-        match File::open(&path) {
+        match open_file(&path) {
             Ok(file) => Ok(OpenFolder { path, file }),
             Err(source) => Err(Error::io(&path, source)),
         }
@@ -469,8 +472,23 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Opens a file or folder to read. A pipe that somebody put in its place on a disk keeps nobody waiting: it reads as empty.
+pub(super) fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)
+}
+
+/// Reads a small file; of a larger one, as nobody of us writes it, its beginning.
+pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_file(path)?.take(SMALL_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
-    sync(&File::open(path)?)
+    sync(&open_file(path)?)
 }
 
 fn sync(folder: &File) -> io::Result<()> {

@@ -1,0 +1,136 @@
+//! What needs the system's administrator: a short list of commands about disks, done for the node by a process of its own.
+//!
+//! The service manager starts it for each connection to its socket, with the connection as standard input. It asks the
+//! kernel who is at the other end, reads one line, does that and answers with one line:
+//!
+//! ```text
+//! {"command":"adopt","disk":"sda","serial":"575834314135","may_format":false}
+//! {"answer":"trouble","trouble":{"trouble":"foreign","what":["sda1: ntfs"]}}
+//! ```
+//!
+//! Everything in a command is a name that parsed; nothing of it is a path or an option of a program. Commands that change
+//! something wait for one another.
+
+mod act;
+mod wire;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
+use super::error::Error;
+use crate::node::DiskTrouble;
+
+pub(super) use act::{Tools, disk_path};
+pub(super) use wire::{Answer, Client, Command};
+
+/// Where the disks of stores are mounted, each at its id.
+pub const DISKS_FOLDER: &str = "/run/refuge/disks";
+
+/// Where the helper is reached.
+pub const HELPER_SOCKET: &str = "/run/refuge/helper.sock";
+
+/// Whoever connects sends its line within that time.
+const COMMAND_WITHIN: Duration = Duration::from_secs(10);
+
+/// The longest command, in bytes.
+const COMMAND_BYTES_MAX: u64 = 4096;
+
+/// Who may ask, and what the helper works on.
+#[derive(Debug, Clone)]
+pub struct HelperOptions {
+    /// Who may ask besides the administrator, and who gets the disks: a user.
+    pub user: u32,
+    /// That user's group.
+    pub group: u32,
+    /// The box's own disk, as a shell pattern; it is never touched.
+    pub own_disk: String,
+    /// Where disks are mounted.
+    pub disks: PathBuf,
+    /// The kernel's tree of devices.
+    pub sys: PathBuf,
+    /// Where devices are opened.
+    pub dev: PathBuf,
+}
+
+impl HelperOptions {
+    /// For the node of `user` and `group` on a box whose own disk is named like that, with the places of every Linux.
+    pub fn new(user: u32, group: u32, own_disk: String) -> HelperOptions {
+        HelperOptions {
+            user,
+            group,
+            own_disk,
+            disks: DISKS_FOLDER.into(),
+            sys: "/sys".into(),
+            dev: "/dev".into(),
+        }
+    }
+}
+
+/// Answers one command.
+///
+/// # Errors
+/// [`Error::Stranger`] for whoever may not ask, who gets no answer; [`Error::Helper`] where the connection ends early.
+pub fn help(connection: UnixStream, options: &HelperOptions) -> Result<(), Error> {
+    let peer = getsockopt(&connection, PeerCredentials).map_err(|error| Error::Helper(error.into()))?;
+    if peer.uid() != 0 && peer.uid() != options.user {
+        return Err(Error::Stranger { user: peer.uid() });
+    }
+    answer(connection, options).map_err(Error::Helper)
+}
+
+fn answer(mut connection: UnixStream, options: &HelperOptions) -> io::Result<()> {
+    connection.set_read_timeout(Some(COMMAND_WITHIN))?;
+    let mut line = String::new();
+    BufReader::new(&connection)
+        .take(COMMAND_BYTES_MAX)
+        .read_line(&mut line)?;
+    let command: Command =
+        serde_json::from_str(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    tracing::info!(?command, "asked");
+    let done = perform(command, options);
+    if let Err(trouble) = &done {
+        tracing::warn!(%trouble, "not done");
+    }
+    let answer = done.unwrap_or_else(|trouble| Answer::Trouble { trouble });
+    connection.write_all(&wire::line(&answer))
+}
+
+fn perform(command: Command, options: &HelperOptions) -> Result<Answer, DiskTrouble> {
+    let tools = Tools { options };
+    let _alone = match command {
+        Command::Disks => None,
+        Command::Adopt { .. } | Command::Mount { .. } | Command::Release { .. } => {
+            Some(alone(&options.disks).map_err(|error| act::failed("lock", &error))?)
+        }
+    };
+    match command {
+        Command::Disks => tools.disks().map(|disks| Answer::Disks { disks }),
+        Command::Adopt {
+            disk,
+            serial,
+            may_format,
+        } => tools
+            .adopt(&disk, &serial, may_format)
+            .map(|uuid| Answer::Mounted { uuid }),
+        Command::Mount { uuid } => tools.mount(&uuid).map(|()| Answer::Mounted { uuid }),
+        Command::Release { uuid, is_pulled } => tools.release(&uuid, is_pulled).map(|()| Answer::Done),
+    }
+}
+
+/// Waits until no other helper works, and makes the folder of disks where it is not there.
+fn alone(disks: &Path) -> io::Result<File> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(disks)?;
+    let lock = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(disks.join(".lock"))?;
+    lock.lock()?;
+    Ok(lock)
+}

@@ -1,0 +1,142 @@
+//! The helper's commands and answers, one JSON object a line, and the node's side of the connection.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::id::{DiskName, DiskSerial, DiskUuid};
+use crate::node::{Disk, DiskTrouble};
+
+/// A disk whose file system is checked file by file takes minutes, a large one many.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30 * 60);
+
+/// The longest answer, in bytes: a list of disks.
+const ANSWER_BYTES_MAX: u64 = 256 * 1024;
+
+/// What the helper can be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub(in crate::board) enum Command {
+    /// Which disks are plugged in.
+    Disks,
+    /// Mount a disk, after formatting it where it is not ours and that is allowed.
+    Adopt {
+        disk: DiskName,
+        serial: DiskSerial,
+        may_format: bool,
+    },
+    /// Mount the disk with this file system.
+    Mount { uuid: DiskUuid },
+    /// Unmount it; of one that was pulled nothing can be written any more.
+    Release { uuid: DiskUuid, is_pulled: bool },
+}
+
+/// What it answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub(in crate::board) enum Answer {
+    Disks { disks: Vec<Disk> },
+    Mounted { uuid: DiskUuid },
+    Done,
+    Trouble { trouble: DiskTrouble },
+}
+
+/// How the node reaches the helper.
+#[derive(Debug, Clone)]
+pub(in crate::board) struct Client {
+    pub(in crate::board) socket: PathBuf,
+}
+
+impl Client {
+    /// Has a command done. If cancelled, it is done all the same.
+    ///
+    /// # Errors
+    /// What kept it from being done; [`DiskTrouble::NoHelper`].
+    pub(in crate::board) async fn ask(&self, command: &Command) -> Result<Answer, DiskTrouble> {
+        let unreachable = |error: io::Error| DiskTrouble::NoHelper {
+            reason: format!("{}: {error}", self.socket.display()),
+        };
+        let asked = timeout(ANSWER_WITHIN, self.exchange(command)).await;
+        let answer = asked
+            .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
+            .map_err(unreachable)?;
+        match answer {
+            Answer::Trouble { trouble } => Err(trouble),
+            Answer::Disks { .. } | Answer::Mounted { .. } | Answer::Done => Ok(answer),
+        }
+    }
+
+    async fn exchange(&self, command: &Command) -> io::Result<Answer> {
+        let mut connection = UnixStream::connect(&self.socket).await?;
+        connection.write_all(&line(command)).await?;
+        let mut answer = Vec::new();
+        connection.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
+        serde_json::from_slice(&answer).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+}
+
+/// A message as it travels.
+pub(in crate::board) fn line(message: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(message).expect("messages are plain fields");
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn messages_are_as_drawn() {
+        let adopt: Command = serde_json::from_str(
+            r#"{"command":"adopt","disk":"sda","serial":"575834314135","may_format":false}"#,
+        )
+        .unwrap();
+        let expected = Command::Adopt {
+            disk: "sda".parse().unwrap(),
+            serial: "575834314135".parse().unwrap(),
+            may_format: false,
+        };
+        assert_eq!(adopt, expected);
+        let answer = Answer::Trouble {
+            trouble: DiskTrouble::Foreign {
+                what: vec!["sda1: ntfs".to_owned()],
+            },
+        };
+        let text = String::from_utf8(line(&answer)).unwrap();
+        assert_eq!(
+            text,
+            "{\"answer\":\"trouble\",\"trouble\":{\"trouble\":\"foreign\",\"what\":[\"sda1: ntfs\"]}}\n"
+        );
+        assert_eq!(serde_json::from_str::<Answer>(&text).unwrap(), answer);
+    }
+
+    #[test]
+    fn what_is_no_name_is_no_command() {
+        for bad in [
+            r#"{"command":"adopt","disk":"../sda","serial":"1","may_format":true}"#,
+            r#"{"command":"adopt","disk":"sda","serial":"","may_format":true}"#,
+            r#"{"command":"adopt","disk":"sda","serial":"1"}"#,
+            r#"{"command":"mount","uuid":"../../etc"}"#,
+            r#"{"command":"mount","uuid":"11111111-1111-1111-1111-111111111111","at":"/"}"#,
+            r#"{"command":"run","program":"/bin/sh"}"#,
+            "",
+            "null",
+        ] {
+            assert!(serde_json::from_str::<Command>(bad).is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
+            let _ = serde_json::from_slice::<Command>(&bytes);
+        }
+    }
+}
