@@ -6,12 +6,16 @@
 mod raw;
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub use raw::Raw;
+use zeroize::Zeroizing;
+
+use crate::node::{ClaimCode, ClaimCodeError};
 
 /// HTTPS for everyone who can reach the machine.
 const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8443));
@@ -21,6 +25,9 @@ const PLAIN_HTTP: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALH
 
 /// The most other names a node may be reached by.
 const AUTHORITIES_MAX: usize = 16;
+
+/// What is read of a file that a key names: a claim code, or a page of notes.
+const NAMED_FILE_BYTES_MAX: u64 = 4096;
 
 /// How a node runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +46,10 @@ pub struct Config {
     pub log: LogLevel,
     /// What is known of the board: the light and the button of `board.toml`.
     pub board: Option<PathBuf>,
+    /// What claims the node while it has no owner, in place of a code of its own.
+    pub claim_code: Option<ClaimCode>,
+    /// What was wrong before the node started, for its owner.
+    pub note: Option<String>,
     /// Whether the process gives up everything but its folders and ports.
     pub confine: bool,
     /// Folders besides `data` that stores may be in when it does.
@@ -94,6 +105,26 @@ pub enum Error {
         value: String,
         /// Why it is refused.
         expected: &'static str,
+    },
+    /// A file that a key names cannot be read.
+    #[error("{key}: {}: {source}", path.display())]
+    Unreadable {
+        /// The key.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file of the claim code has none.
+    #[error("claim_code_file: {}: {source}", path.display())]
+    ClaimCode {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        #[source]
+        source: ClaimCodeError,
     },
     /// A key without a default was not given.
     #[error("{key} is not given: say --{key}, or put `{key} = …` into the configuration")]
@@ -155,6 +186,8 @@ impl Config {
             )?
             .unwrap_or_default(),
             board: first(sources, |raw| &raw.board).map(|(_, board)| PathBuf::from(board)),
+            claim_code: claim_code(sources)?,
+            note: note(sources)?,
             confine: first(sources, |raw| &raw.confine).is_some_and(|(_, confine)| *confine),
             store_folders: first(sources, |raw| &raw.store_folders).map_or_else(Vec::new, |(_, folders)| {
                 folders.iter().map(PathBuf::from).collect()
@@ -187,6 +220,41 @@ fn parsed<'a, T: FromStr>(
         value: value.clone(),
         expected,
     })
+}
+
+fn claim_code(sources: &[(Origin, Raw)]) -> Result<Option<ClaimCode>, Error> {
+    let Some((_, path)) = first(sources, |raw| &raw.claim_code_file) else {
+        return Ok(None);
+    };
+    let text = Zeroizing::new(read_named("claim_code_file", path)?);
+    let refuse = |source| Error::ClaimCode {
+        path: path.into(),
+        source,
+    };
+    ClaimCode::chosen(text.trim_end()).map(Some).map_err(refuse)
+}
+
+/// The lines of the file in one; `None` where it is empty.
+fn note(sources: &[(Origin, Raw)]) -> Result<Option<String>, Error> {
+    let Some((_, path)) = first(sources, |raw| &raw.notes_file) else {
+        return Ok(None);
+    };
+    let text = read_named("notes_file", path)?;
+    let lines: Vec<&str> = text.lines().collect();
+    Ok((!lines.is_empty()).then(|| lines.join("; ")))
+}
+
+fn read_named(key: &'static str, path: &str) -> Result<String, Error> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(NAMED_FILE_BYTES_MAX).read_to_end(&mut bytes))
+        .map_err(|source| Error::Unreadable {
+            key,
+            path: path.into(),
+            source,
+        })?;
+    // The end of a longer file may be the middle of a character.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Whether each is an authority of RFC 3986 without a user is for the edge that compares it to say; here only
@@ -274,6 +342,7 @@ impl fmt::Display for Origin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn raw(text: &str) -> Result<Raw, Error> {
         Raw::parse(text, Path::new("refuge.toml"))
@@ -296,7 +365,13 @@ mod tests {
     #[test]
     fn a_flag_wins_over_the_environment_and_that_over_the_file() {
         let environment = Raw::from_environment(|name| {
-            (name != "REFUGE_DATA").then(|| if name == "REFUGE_LOG" { "warn" } else { "[::1]:2" }.to_owned())
+            let said = [
+                ("REFUGE_LOG", "warn"),
+                ("REFUGE_LISTEN", "[::1]:2"),
+                ("REFUGE_PLAIN_HTTP", "[::1]:2"),
+            ];
+            let found = said.iter().find(|(named, _)| *named == name);
+            found.map(|(_, value)| (*value).to_owned())
         });
         let flags = Raw {
             listen: Some("127.0.0.1:1".to_owned()),
@@ -306,19 +381,42 @@ mod tests {
             raw("data = 'd'\nlisten = '127.0.0.1:3'\nplain_http = '127.0.0.1:3'\nlog = 'debug'").unwrap();
         let config = Config::join(&[
             (Origin::Flag, flags),
-            (
-                Origin::Environment,
-                Raw {
-                    authorities: None,
-                    ..environment
-                },
-            ),
+            (Origin::Environment, environment),
             (Origin::File("f".into()), file),
         ])
         .unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:1");
         assert_eq!(config.plain_http.to_string(), "[::1]:2");
         assert_eq!(config.log, LogLevel::Warn);
+    }
+
+    #[test]
+    fn a_claim_code_and_notes_are_read_from_the_files_that_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (code, notes) = (dir.path().join("code"), dir.path().join("notes"));
+        let join = || {
+            let (code, notes) = (code.display(), notes.display());
+            join(&format!(
+                "data = 'd'\nclaim_code_file = '{code}'\nnotes_file = '{notes}'"
+            ))
+        };
+        fs::write(&notes, "").unwrap();
+        let absent = join().unwrap_err().to_string();
+        assert!(absent.starts_with("claim_code_file: "), "{absent}");
+        fs::write(&code, "1111-1111-1111-1111\n").unwrap();
+        let weak = join().unwrap_err().to_string();
+        assert!(
+            weak.contains("can be guessed") && !weak.contains("1111"),
+            "{weak}"
+        );
+        fs::write(&code, "0123-4567-89ab-cdef\n").unwrap();
+        let config = join().unwrap();
+        assert_eq!(config.claim_code.unwrap().reveal(), "0123-4567-89AB-CDEF");
+        assert_eq!(config.note, None);
+        fs::write(&notes, b"line 2: one\nline 4: \xff\n").unwrap();
+        assert_eq!(join().unwrap().note.unwrap(), "line 2: one; line 4: \u{fffd}");
+        fs::write(&notes, "x".repeat(10_000)).unwrap();
+        assert_eq!(join().unwrap().note.unwrap().len() as u64, NAMED_FILE_BYTES_MAX);
     }
 
     #[test]

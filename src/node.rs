@@ -96,6 +96,10 @@ pub struct Options {
     pub main_store: StoreSettings,
     /// Where the time comes from.
     pub clock: Clock,
+    /// What claims it while it has no owner, in place of a code of its own.
+    pub claim_code: Option<ClaimCode>,
+    /// What its owner is to be told of how it was started, until it is started anew.
+    pub note: Option<String>,
 }
 
 impl Options {
@@ -108,6 +112,8 @@ impl Options {
             main_store: StoreSettings::default(),
             clock: Clock::system().not_before(time_floor(&folder)),
             folder,
+            claim_code: None,
+            note: None,
         }
     }
 }
@@ -154,7 +160,13 @@ impl Node {
             access::recovery::open(&folder.join("node.db"), had_accounts, &options.clock, &events)?;
         let access = Arc::new(access);
         let accounts = Accounts::new(Arc::clone(&access), Arc::new(Hasher::new()));
-        let claim = Claim::open(&keys, identity.node_id(), Arc::clone(&access), accounts.clone())?;
+        let claim = Claim::open(
+            &keys,
+            identity.node_id(),
+            Arc::clone(&access),
+            accounts.clone(),
+            options.claim_code,
+        )?;
         let around = Around {
             folder: folder.subfolder("stores")?,
             main_refs: folder.subfolder("refs")?,
@@ -163,6 +175,7 @@ impl Node {
         };
         let stores = Stores::open(around, &options.main_store)?;
         let health = Health::new(stores.clone());
+        health.note("start", options.note);
         if let Some(note) = found.note() {
             health.note("accounts", Some(note.to_owned()));
         }

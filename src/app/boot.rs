@@ -79,7 +79,11 @@ pub fn serve(
         let mut supervisor = Supervisor::new()?;
         let opened = start_board(config, &mut supervisor);
         // Opening blocks, and the board's light is all that runs yet.
-        let node = Node::open(node::Options::new(&config.data))?;
+        let node = Node::open(node::Options {
+            claim_code: config.claim_code.clone(),
+            note: config.note.clone(),
+            ..node::Options::new(&config.data)
+        })?;
         let ready = start_edges(config, &node, &mut supervisor).await?;
         // Without a board nobody waits for it.
         let _ = opened.send(node);

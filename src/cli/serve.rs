@@ -21,8 +21,9 @@ Example:
 
 Plain HTTP serves data on loopback only; elsewhere it is a page that leads to HTTPS.
 Flags win over the environment (REFUGE_DATA, REFUGE_LISTEN, REFUGE_PLAIN_HTTP, REFUGE_AUTHORITIES,
-REFUGE_SECURITY_CONTACT, REFUGE_LOG, REFUGE_BOARD), and that over the file of --config, which has the keys data,
-listen, plain_http, authorities, security_contact, log, board, confine and store_folders.")]
+REFUGE_SECURITY_CONTACT, REFUGE_LOG, REFUGE_BOARD, REFUGE_CLAIM_CODE_FILE, REFUGE_NOTES_FILE), and that over
+the file of --config, which has the keys data, listen, plain_http, authorities, security_contact, log, board,
+claim_code_file, notes_file, confine and store_folders.")]
 pub(super) struct Args {
     /// The data folder; made where it is not there
     #[arg(long, value_name = "DIR")]
@@ -45,6 +46,12 @@ pub(super) struct Args {
     /// The board's profile (board.toml): its light shows how the node is
     #[arg(long, value_name = "FILE")]
     board: Option<String>,
+    /// A file with the claim code of a node that has no owner yet, in place of one of its own
+    #[arg(long, value_name = "FILE")]
+    claim_code_file: Option<String>,
+    /// A file with what was wrong before the node started: its owner is told
+    #[arg(long, value_name = "FILE")]
+    notes_file: Option<String>,
     /// Give up everything but the data folder, the ports and `--store-folder` (Landlock)
     #[arg(long)]
     confine: bool,
@@ -74,6 +81,8 @@ pub(super) fn run(args: Args, is_json: bool) -> anyhow::Result<Exit> {
         security_contact: args.security_contact,
         log: args.log,
         board: args.board,
+        claim_code_file: args.claim_code_file,
+        notes_file: args.notes_file,
         confine: args.confine.then_some(true),
         store_folders: args.store_folders,
     };

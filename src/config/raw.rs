@@ -24,6 +24,10 @@ pub struct Raw {
     pub log: Option<String>,
     /// The board's profile, `board.toml`.
     pub board: Option<String>,
+    /// A file with the claim code of a node that has no owner yet.
+    pub claim_code_file: Option<String>,
+    /// A file with what was wrong before the node started, a line each.
+    pub notes_file: Option<String>,
     /// Whether the process gives up everything but its folders and ports.
     pub confine: Option<bool>,
     /// Folders besides `data` that stores may be in when it does.
@@ -32,7 +36,7 @@ pub struct Raw {
 
 impl Raw {
     /// What the environment says: `REFUGE_DATA`, `REFUGE_LISTEN`, `REFUGE_PLAIN_HTTP`, `REFUGE_AUTHORITIES`
-    /// (with commas), `REFUGE_SECURITY_CONTACT` and `REFUGE_LOG`.
+    /// (with commas), `REFUGE_SECURITY_CONTACT`, `REFUGE_LOG`, `REFUGE_BOARD`, `REFUGE_CLAIM_CODE_FILE` and `REFUGE_NOTES_FILE`.
     pub(super) fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Raw {
         Raw {
             data: variable("REFUGE_DATA"),
@@ -43,6 +47,8 @@ impl Raw {
             security_contact: variable("REFUGE_SECURITY_CONTACT"),
             log: variable("REFUGE_LOG"),
             board: variable("REFUGE_BOARD"),
+            claim_code_file: variable("REFUGE_CLAIM_CODE_FILE"),
+            notes_file: variable("REFUGE_NOTES_FILE"),
             // What a process gives up is for who starts it to say, not for what it inherits.
             confine: None,
             store_folders: None,

@@ -2,7 +2,8 @@
 //!
 //! The code is 16 characters of Crockford's base 32 (80 bits), made for this device at its first start and
 //! kept in `identity/claim.json` until it is used. A browser sends it; the command line proves that it knows
-//! it, so that nobody in between learns it:
+//! it, so that nobody in between learns it. Whoever sets a box up may choose the code beforehand
+//! ([`ClaimCode::chosen`]); it then takes the place of the node's own:
 //!
 //! ```text
 //! exporter  32 bytes of the TLS session (RFC 5705), label "EXPORTER-refuge-claim-v1", no context
@@ -16,6 +17,7 @@
 //! A node without an owner always has a code: where the accounts are lost for good, with their copy, a new
 //! code appears on the console, and whoever stands there is let in again.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -50,14 +52,26 @@ pub const CLAIM_WINDOW: Duration = Duration::from_secs(120);
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const CODE_CHARACTERS: usize = 16;
 
+/// Different characters that a chosen code has at least. Of codes picked by chance one in forty million has fewer;
+/// what somebody types to have typed something mostly does.
+const DIFFERENT_CHARACTERS_MIN: usize = 6;
+
 /// A claim code, without its dashes.
 #[derive(Clone)]
 pub struct ClaimCode(Zeroizing<String>);
 
-/// The text is no claim code.
+/// Why a text is no claim code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a claim code is 16 letters and digits, shown as XXXX-XXXX-XXXX-XXXX")]
-pub struct ClaimCodeError;
+pub enum ClaimCodeError {
+    /// It has another form.
+    #[error("a claim code is 16 letters and digits, shown as XXXX-XXXX-XXXX-XXXX")]
+    Form,
+    /// It can be guessed.
+    #[error(
+        "a claim code is picked by chance: one with fewer than {DIFFERENT_CHARACTERS_MIN} different characters can be guessed"
+    )]
+    Weak,
+}
 
 /// Which side of a claim computes a MAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,12 +130,14 @@ struct CodeFile {
 }
 
 impl Claim {
-    /// Opens the claim in the identity folder; makes a code where the node has no owner and no code.
+    /// Opens the claim in the identity folder. Where the node has no owner its code is the one that was `chosen`, else
+    /// the one it has, else a new one.
     pub(super) fn open(
         folder: &Path,
         node_id: NodeId,
         access: Arc<Access>,
         accounts: Accounts,
+        chosen: Option<ClaimCode>,
     ) -> Result<Claim, Error> {
         let path = folder.join("claim.json");
         let has_owner = access
@@ -134,7 +150,7 @@ impl Claim {
             durable::remove(&path)?;
             None
         } else {
-            Some(open_code(&path)?)
+            Some(open_code(&path, chosen)?)
         };
         Ok(Claim {
             inner: Arc::new(Inner {
@@ -388,6 +404,19 @@ impl ClaimCode {
         Ok(ClaimCode(Zeroizing::new(characters.collect())))
     }
 
+    /// A code that was chosen for a node before its first start; the form is that of [`FromStr`].
+    ///
+    /// # Errors
+    /// [`ClaimCodeError`]; a code that was not picked by chance is [`ClaimCodeError::Weak`], as far as that can be seen.
+    pub fn chosen(text: &str) -> Result<ClaimCode, ClaimCodeError> {
+        let code: ClaimCode = text.parse()?;
+        let different: BTreeSet<u8> = code.0.bytes().collect();
+        if different.len() < DIFFERENT_CHARACTERS_MIN {
+            return Err(ClaimCodeError::Weak);
+        }
+        Ok(code)
+    }
+
     /// The code as people read it: `XXXX-XXXX-XXXX-XXXX`.
     pub fn reveal(&self) -> String {
         let groups = [0, 4, 8, 12].map(|at| &self.0[at..at + 4]);
@@ -415,16 +444,24 @@ impl FromStr for ClaimCode {
                 || !ALPHABET.contains(&(character as u8))
                 || code.len() == CODE_CHARACTERS
             {
-                return Err(ClaimCodeError);
+                return Err(ClaimCodeError::Form);
             }
             code.push(character);
         }
         if code.len() != CODE_CHARACTERS {
-            return Err(ClaimCodeError);
+            return Err(ClaimCodeError::Form);
         }
         Ok(ClaimCode(code))
     }
 }
+
+impl PartialEq for ClaimCode {
+    fn eq(&self, other: &ClaimCode) -> bool {
+        self.same(other)
+    }
+}
+
+impl Eq for ClaimCode {}
 
 impl fmt::Debug for ClaimCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -432,7 +469,7 @@ impl fmt::Debug for ClaimCode {
     }
 }
 
-fn open_code(path: &Path) -> Result<ClaimCode, Error> {
+fn open_code(path: &Path, chosen: Option<ClaimCode>) -> Result<ClaimCode, Error> {
     let kept = match durable::read(path) {
         Ok(state) => state.and_then(|state| serde_json::from_slice::<CodeFile>(&state.payload).ok()),
         Err(durable::Error::Damaged { path }) => {
@@ -441,10 +478,13 @@ fn open_code(path: &Path) -> Result<ClaimCode, Error> {
         }
         Err(error) => return Err(error.into()),
     };
-    if let Some(code) = kept.and_then(|file| Zeroizing::new(file.code).parse().ok()) {
-        return Ok(code);
-    }
-    let code = ClaimCode::make()?;
+    let kept: Option<ClaimCode> = kept.and_then(|file| Zeroizing::new(file.code).parse().ok());
+    let code = match (kept, chosen) {
+        (Some(kept), None) => return Ok(kept),
+        (Some(kept), Some(chosen)) if kept == chosen => return Ok(kept),
+        (_, Some(chosen)) => chosen,
+        (None, None) => ClaimCode::make()?,
+    };
     let file = CodeFile {
         code: code.0.to_string(),
     };
@@ -474,6 +514,16 @@ mod tests {
         ] {
             assert!(bad.parse::<ClaimCode>().is_err(), "{bad}");
         }
+        assert_eq!(ClaimCode::chosen("0000"), Err(ClaimCodeError::Form));
+        for weak in [
+            "0000-0000-0000-0000",
+            "ABCD-ABCD-ABCD-ABCD",
+            "1234-5123-4512-3451",
+            "OOOO-0000-IIII-llll",
+        ] {
+            assert_eq!(ClaimCode::chosen(weak), Err(ClaimCodeError::Weak), "{weak}");
+        }
+        assert_eq!(ClaimCode::chosen(&code.reveal()).unwrap(), code);
         let node = NodeId::from_bytes([1; 32]);
         let mac = |side, exporter: u8, node: u8| {
             claim_mac(&code, side, &[exporter; 32], &NodeId::from_bytes([node; 32]))

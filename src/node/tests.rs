@@ -40,9 +40,16 @@ impl Bench {
 
     /// The same folder, opened anew.
     pub(super) fn restart(self) -> Bench {
+        self.restart_with(|_| ())
+    }
+
+    /// As [`Bench::restart`], with options that `change` has changed.
+    pub(super) fn restart_with(self, change: impl FnOnce(&mut Options)) -> Bench {
         let Bench { dir, node, now_s } = self;
         drop(node);
-        let node = Node::open(options(&dir, &now_s)).unwrap();
+        let mut options = options(&dir, &now_s);
+        change(&mut options);
+        let node = Node::open(options).unwrap();
         Bench { dir, node, now_s }
     }
 

@@ -72,6 +72,38 @@ async fn a_press_of_the_button_stands_for_the_code_for_a_while_and_once() {
 }
 
 #[tokio::test]
+async fn a_chosen_code_takes_the_place_of_the_nodes_own_until_it_has_an_owner() {
+    let bench = Bench::new();
+    let own = bench.node.claim().code().unwrap().reveal();
+    let chosen = "0123-4567-89AB-CDEF";
+    let choose = |options: &mut Options| options.claim_code = Some(ClaimCode::chosen(chosen).unwrap());
+    let bench = bench.restart_with(choose);
+    let claim = bench.node.claim();
+    assert_eq!(claim.code().unwrap().reveal(), chosen);
+    let old = claim.by_code(&own, name("eve"), password("password1"), home());
+    assert!(matches!(old.await, Err(Error::Refused(Refusal::ClaimCode))));
+    // It stays when the node is no longer told.
+    let bench = bench.restart();
+    let claimed = bench
+        .node
+        .claim()
+        .by_code(chosen, name("ann"), password("correct horse"), home());
+    claimed.await.unwrap();
+    let bench = bench.restart_with(choose);
+    assert!(bench.node.claim().is_claimed() && bench.node.claim().code().is_none());
+}
+
+#[tokio::test]
+async fn what_was_wrong_before_the_start_is_said_to_the_owner() {
+    let note = "first-boot.conf: line 3: unknown key";
+    let bench = Bench::new().restart_with(|options| options.note = Some(note.to_owned()));
+    let report = bench.node.health().report();
+    assert_eq!(report.reasons, [note]);
+    assert_eq!(report.state, HealthState::Degraded);
+    assert!(bench.restart().node.health().report().reasons.is_empty());
+}
+
+#[tokio::test]
 async fn a_proof_of_the_code_claims_and_a_proof_for_another_session_does_not() {
     let bench = Bench::new();
     let (claim, node_id) = (bench.node.claim(), bench.node.identity().node_id());
