@@ -226,17 +226,51 @@ def first_boot_file(image):
     file.write_bytes(
         b"hostname=den\nhostname=-bad\naddress=192.168.1.10/24\r\ngateway=192.168.1.1\ndns=192.168.1.1 9.9.9.9\n# a comment\n"
         b"authorities=box.example.org:8443,[2001:db8::1]:8443\nauthorities=a b\nnonsense\ncolour=red\ntimezone=../../etc/passwd\n"
-        b"address=999.1.1.1/24\n\xff\xfe\x00=\n" + b"x" * 3000
+        b"address=999.1.1.1/24\n\xff\xfe\x00=\n"
+        b"claim-code=0123-4567-89ab-cdef\nclaim-code=0000-1111-0000-1111\nclaim-code=0123-4567-89ab-cdeU\nclaim-code=\n" + b"x" * 3000
     )
     script = image.tree() / "usr/lib/refuge/first-boot"
     subprocess.run(["sh", script, file, run], check=True, capture_output=True)
-    refused = [int(line.split()[1].rstrip(":")) for line in (run / "refuge/first-boot.errors").read_text().splitlines()]
-    assert refused == [2, 8, 9, 10, 11, 12, 13, 14], refused
+    errors = (run / "refuge/first-boot.errors").read_text()
+    refused = [int(line.removeprefix("first-boot.conf, line ").split(":")[0]) for line in errors.splitlines()]
+    assert refused == [2, 8, 9, 10, 11, 12, 13, 15, 16, 17, 18], refused
+    # Its owner reads them on the page: what nobody else may know is not in them.
+    assert not re.search("[0-9]{4}-", errors), errors
     assert (run / "refuge/hostname").read_text() == "den\n"
-    assert (run / "refuge/environment").read_text() == "REFUGE_AUTHORITIES=box.example.org:8443,[2001:db8::1]:8443\n"
+    code = run / "refuge/claim-code"
+    assert code.read_text() == "0123456789ABCDEF\n" and stat.S_IMODE(code.stat().st_mode) == 0o400
+    assert (run / "refuge/environment").read_text().splitlines() == [
+        "REFUGE_AUTHORITIES=box.example.org:8443,[2001:db8::1]:8443",
+        f"REFUGE_CLAIM_CODE_FILE={code}",
+        f"REFUGE_NOTES_FILE={run}/refuge/first-boot.errors",
+    ]
     network = (run / "systemd/network/70-first-boot.network").read_text().splitlines()
     for line in ("Address=192.168.1.10/24", "Gateway=192.168.1.1", "DNS=192.168.1.1", "DNS=9.9.9.9"):
         assert line in network, network
+
+
+def wifi(image):
+    """The first-boot file's network becomes one for wpa_supplicant, on a board that has a radio; nothing in it is read as more."""
+    script = image.tree() / "usr/lib/refuge/first-boot"
+    has_radio = "wpasupplicant" in image.facts["image"]["packages"]
+    file, run = image.work / "wifi.conf", image.work / "wifi"
+    (run / "refuge").mkdir(parents=True)
+    file.write_text('wifi-name=a"\\}x ☂\nwifi-password=with "quotes" and \\\nwifi-country=DE\nwifi-country=de\nwifi-password=short\n')
+    subprocess.run(["sh", script, file, run, image.tree()], check=True, capture_output=True)
+    errors = (run / "refuge/first-boot.errors").read_text().splitlines()
+    assert [line.split(":")[0] for line in errors if "wifi-name and" not in line] == [
+        f"first-boot.conf, line {number}" for number in ([] if has_radio else [1]) + [4, 5]
+    ], errors
+    if not has_radio:
+        assert not (run / "refuge/wifi.conf").exists()
+        return
+    wanted = (run / "refuge/wifi.conf").read_text()
+    name = 'a"\\}x ☂'.encode().hex()
+    assert f"ssid={name}\n" in wanted and 'psk="with "quotes" and \\"\n' in wanted and "country=DE\n" in wanted, wanted
+    tree = image.tree()
+    assert (tree / "usr/sbin/wpa_supplicant").exists() and (tree / "usr/lib/firmware/regulatory.db").exists()
+    waiting = tree / "usr/lib/systemd/system/sys-subsystem-net-devices-wlan0.device.wants/refuge-wifi.service"
+    assert waiting.is_symlink() and waiting.exists()
 
 
 def size(image):
@@ -253,7 +287,7 @@ def size(image):
 
 def main():
     image = Image(*sys.argv[1:4])
-    for check in (layout, boot_state, boot_files, boot_loader, slots, writable_places, secrets, rights, sandbox, first_boot_file, size):
+    for check in (layout, boot_state, boot_files, boot_loader, slots, writable_places, secrets, rights, sandbox, first_boot_file, wifi, size):
         check(image)
         print(f"ok {image.board}: {check.__name__}", flush=True)
 
