@@ -17,6 +17,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import tomllib
 from pathlib import Path
@@ -74,6 +75,13 @@ def renew_disk(image, disk):
             target.write(source.read(MIB))
 
 
+def virtual_lan():
+    """A network of this process's boxes alone, as QEMU's -netdev without its id: datagrams that only loopback carries."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"socket,mcast=230.0.0.1:{probe.getsockname()[1]},localaddr=127.0.0.1"
+
+
 def write_first_boot(disk, lines):
     """Writes first-boot.conf into the boot partition, which the box itself only reads."""
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
@@ -92,7 +100,7 @@ class Machine:
         # More networks beside the one that forwards ports, as QEMU's -netdev without its id.
         self.networks = list(networks)
         self.log = self.folder / "console.log"
-        self.process = None
+        self.process = self.keyboard = None
 
     def start(self, extra=()):
         machine = self.facts["machine"]
@@ -103,17 +111,32 @@ class Machine:
         forwards = f"hostfwd=tcp:127.0.0.1:{self.https}-:443,hostfwd=tcp:127.0.0.1:{self.http}-:80"
         command = [machine["program"], *machine["arguments"], "-m", str(self.memory_mib)]
         command += ["-accel", "tcg,tb-size=256", "-bios", machine["firmware"]]
-        command += ["-drive", f"file={self.disk},if=none,id=d0,format=raw,cache=writeback", "-device", "virtio-blk-device,drive=d0"]
-        command += ["-device", "virtio-rng-device", "-display", "none", "-serial", f"file:{self.log}"]
+        command += [*self.storage(), "-device", "virtio-blk-device,drive=d0"]
+        command += ["-device", "virtio-rng-device", "-display", "none", "-serial", "chardev:console"]
+        command += ["-chardev", f"socket,id=console,path={self.control}/console,server=on,wait=off,logfile={self.log}"]
         command += ["-qmp", f"unix:{self.control}/qmp,server=on,wait=off"]
         for number, network in enumerate([f"user,{forwards}", *self.networks]):
             # Locally administered, and another one for each machine of a LAN.
             mac = f"52:54:00:{number:02x}:{self.https >> 8:02x}:{self.https & 255:02x}"
             command += ["-netdev", f"{network},id=n{number}", "-device", f"virtio-net-device,netdev=n{number},mac={mac}"]
+        self.keyboard = None
         # Its own session: Ctrl-C in the terminal is for us, who then end it in order.
         self.process = subprocess.Popen([*command, *extra], stdin=subprocess.DEVNULL, start_new_session=True)
         STARTED.append(self.process)
         return self
+
+    def storage(self):
+        """QEMU's words for the disk `d0`."""
+        return ["-drive", f"file={self.disk},if=none,id=d0,format=raw,cache=writeback"]
+
+    def type(self, line):
+        """Types a line on the console. An image reads nothing there; a test may put a shell into its slot."""
+        if self.keyboard is None:
+            self.keyboard = socket.socket(socket.AF_UNIX)
+            self.keyboard.connect(f"{self.control}/console")
+            # What the box writes comes here too; unread, it would hold the box up. The log has it all.
+            threading.Thread(target=drain, args=[self.keyboard], daemon=True).start()
+        self.keyboard.sendall(f"{line}\n".encode())
 
     def console(self):
         """What was written on the console so far, without the colours."""
@@ -197,6 +220,14 @@ class Machine:
             self.process.wait()
 
 
+def drain(stream):
+    try:
+        while stream.recv(65536):
+            pass
+    except OSError:
+        pass  # the machine ended
+
+
 def kill_all():
     for process in STARTED:
         if process.poll() is None:
@@ -264,11 +295,8 @@ def welcome(machine, client):
 def run(arguments):
     facts = board(arguments.board)
     boxes = max(1, arguments.lan)
-    lan = []
-    if arguments.lan:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            lan = [f"socket,mcast=230.0.0.1:{probe.getsockname()[1]},localaddr=127.0.0.1"]
+    # A bridge is a LAN already.
+    lan = [virtual_lan()] if arguments.lan and not arguments.tap else []
     machines = []
 
     def boot(taps):
