@@ -12,6 +12,7 @@
 //! name alone, as it is in CouchDB after a compaction.
 
 mod changes;
+pub mod collate;
 #[cfg(test)]
 pub(crate) mod contract;
 mod database;
@@ -23,6 +24,7 @@ pub mod json;
 mod memory;
 mod merge;
 mod revid;
+pub mod selector;
 mod settings;
 mod sqlite;
 mod tree;
