@@ -6,11 +6,13 @@
 
 mod access;
 mod account;
+mod attach;
 mod blobs;
 mod board;
 mod browse;
 mod claim;
 mod clock;
+mod documents;
 mod doubt;
 mod dropped;
 mod error;
@@ -38,6 +40,7 @@ use std::sync::Arc;
 
 pub use access::{Principal, Role, Scope, Scopes, Via};
 pub use account::{Account, Accounts, PasswordChange};
+pub use attach::{Attached, Attaching, Expected};
 pub use blobs::{Blobs, Reading, Receiver};
 pub use board::{Adoption, Asked, Board, Disk, DiskTrouble, Done, Holds, Order};
 pub use browse::{FOLDER_PAGE_MAX, FileReading};
@@ -46,6 +49,7 @@ pub use claim::{
     claim_mac,
 };
 pub use clock::Clock;
+pub use documents::{DATABASES_OPEN_MAX, Db, Documents};
 pub use dropped::COLLECT_AFTER;
 pub use error::{Cause, Error, FolderError, Kind, Refusal};
 pub use events::{Delivery, EVENTS_KEPT, Event, EventId, Events, Subscription};
@@ -66,6 +70,12 @@ pub use upload::{
     UPLOADS_MAX, UploadInfo, Uploads,
 };
 
+pub use crate::blanket::collate::compare as compare_values;
+pub use crate::blanket::selector::{FieldPath, Selector as MangoSelector, SelectorError};
+pub use crate::blanket::{
+    Attachment, AttachmentEdit, Body as DocumentBody, Change, ChangesQuery, Database, Doc, Edit,
+    Error as DatabaseError, ListQuery, Listed, LocalDoc, Options as DatabaseOptions, Refused, RevTree, Which,
+};
 use crate::coffer;
 pub use crate::coffer::{
     BATCH_IDS_MAX, CheckOptions, CheckReport, Class, Compaction, LIST_PAGE_MAX, PACKED_BYTES_MAX, Packed,
@@ -132,6 +142,7 @@ struct Inner {
     tokens: Tokens,
     access: Arc<Access>,
     stores: Stores,
+    documents: Documents,
     uploads: Uploads,
     gc: Gc,
     health: Health,
@@ -174,6 +185,7 @@ impl Node {
             clock: options.clock.clone(),
         };
         let stores = Stores::open(around, &options.main_store)?;
+        let documents = Documents::open(folder.subfolder("databases")?, stores.clone(), events.clone())?;
         let health = Health::new(stores.clone());
         health.note("start", options.note);
         if let Some(note) = found.note() {
@@ -199,10 +211,17 @@ impl Node {
                 board: Board::new(),
                 pulse: Pulse::new(folder.path(), options.clock.clone()),
                 peers: Peers::new(identity.node_id(), options.clock.clone()),
-                gc: Gc::new(stores.clone(), health.clone(), events.clone(), options.clock),
+                gc: Gc::new(
+                    stores.clone(),
+                    documents.clone(),
+                    health.clone(),
+                    events.clone(),
+                    options.clock,
+                ),
                 health,
                 identity,
                 stores,
+                documents,
                 uploads,
                 events,
                 folder,
@@ -244,6 +263,11 @@ impl Node {
             store: self.store(name)?,
             refs: self.stores().checked_refs(name)?,
         })
+    }
+
+    /// Its databases of documents.
+    pub fn documents(&self) -> &Documents {
+        &self.inner.documents
     }
 
     /// Its partial uploads.

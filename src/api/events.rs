@@ -16,7 +16,7 @@ use super::answer::{self, Source};
 use super::auth::Caller;
 use super::error::Error;
 use super::route::Call;
-use crate::id::{BlobId, RefName, StoreName};
+use crate::id::{BlobId, DbName, RefName, StoreName};
 use crate::node::{Delivery, Event, EventId, Node, Subscription, Via};
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -122,6 +122,8 @@ struct EventBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a RefName>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<&'a DbName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     upload: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
@@ -155,6 +157,10 @@ fn described(event: &Event) -> (&'static str, EventBody<'_>) {
         store: Some(store),
         ..EventBody::default()
     };
+    let of_database = |database| EventBody {
+        database: Some(database),
+        ..EventBody::default()
+    };
     match event {
         Event::BlobAdded { store, id, len } => ("blob_added", of_blob(store, id, Some(*len))),
         Event::BlobDeleted { store, id } => ("blob_deleted", of_blob(store, id, None)),
@@ -178,6 +184,8 @@ fn described(event: &Event) -> (&'static str, EventBody<'_>) {
         ),
         Event::StoreAdded { store } => ("store_added", of_store(store)),
         Event::StoreRemoved { store } => ("store_removed", of_store(store)),
+        Event::DatabaseAdded { database } => ("database_added", of_database(database)),
+        Event::DatabaseDeleted { database } => ("database_deleted", of_database(database)),
         Event::Claimed => ("claimed", EventBody::default()),
         Event::TokenRevoked { .. } => ("token_revoked", EventBody::default()),
         Event::SessionsEnded { .. } => ("sessions_ended", EventBody::default()),

@@ -72,6 +72,7 @@ fn of_cause(cause: &node::Cause) -> Outcome {
         node::Cause::Coffer(error) => of_coffer(error),
         node::Cause::State(error) => of_state(error),
         node::Cause::Files(_)
+        | node::Cause::Documents(_)
         | node::Cause::Database(_)
         | node::Cause::Io { .. }
         | node::Cause::Random(_)

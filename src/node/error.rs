@@ -9,7 +9,7 @@ use nix::errno::Errno;
 
 use super::board::DiskTrouble;
 use crate::id::{BlobId, StoreName};
-use crate::{coffer, db, durable, files};
+use crate::{blanket, coffer, db, durable, files};
 
 /// An outcome of a use case that is not success. Its text is for the person who asked: it names the thing and
 /// what to do. What only an engineer should read is in the source of [`Error::Internal`].
@@ -145,6 +145,8 @@ pub enum Kind {
     Token,
     /// The claim of the node.
     Claim,
+    /// A database of documents.
+    Database,
 }
 
 /// Why the node will not do something.
@@ -244,6 +246,9 @@ pub enum Cause {
     /// Folders and refs.
     #[error(transparent)]
     Files(files::Error),
+    /// A database of documents.
+    #[error(transparent)]
+    Documents(blanket::Error),
     /// The database.
     #[error(transparent)]
     Database(db::Error),
@@ -322,6 +327,7 @@ impl fmt::Display for Kind {
             Kind::Account => "account",
             Kind::Token => "token",
             Kind::Claim => "claim",
+            Kind::Database => "database",
         })
     }
 }
@@ -370,6 +376,34 @@ impl From<files::Error> for Error {
             files::Error::Selector { .. } | files::Error::Ambiguous { .. } => invalid("snapshot", &error),
             files::Error::Full { .. } => invalid("ref", &error),
             other => Error::Internal(Cause::Files(other)),
+        }
+    }
+}
+
+impl From<blanket::Error> for Error {
+    fn from(error: blanket::Error) -> Error {
+        match error {
+            blanket::Error::Missing { name } => Error::missing(Kind::Database, name),
+            blanket::Error::Exists { name } => {
+                Error::conflict(Kind::Database, name, "there is one of this name")
+            }
+            blanket::Error::NoEngine { .. } => Error::Invalid {
+                what: "engine",
+                reason: error.to_string(),
+            },
+            blanket::Error::TooMany { .. } => Error::Invalid {
+                what: "documents",
+                reason: error.to_string(),
+            },
+            blanket::Error::Full { path } => Error::NoSpace { path },
+            blanket::Error::ReadOnly { reason, .. } => Error::ReadOnly { reason },
+            blanket::Error::Busy => Error::Busy,
+            blanket::Error::Io { path, source } => Error::io(&path, source),
+            blanket::Error::Database(error) => error.into(),
+            other @ (blanket::Error::Newer { .. }
+            | blanket::Error::Corrupt { .. }
+            | blanket::Error::DamagedDoc { .. }
+            | blanket::Error::Random(_)) => Error::Internal(Cause::Documents(other)),
         }
     }
 }

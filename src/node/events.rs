@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use super::clock::Clock;
-use crate::id::{AccountName, BlobId, RefName, StoreName, TokenId, UploadId};
+use crate::id::{AccountName, BlobId, DbName, RefName, StoreName, TokenId, UploadId};
 
 /// Events a subscriber may lag behind, about 150 KiB.
 pub const EVENTS_KEPT: usize = 1024;
@@ -79,6 +79,16 @@ pub enum Event {
     StoreRemoved {
         /// Which.
         store: StoreName,
+    },
+    /// A database of documents was made.
+    DatabaseAdded {
+        /// Which.
+        database: DbName,
+    },
+    /// A database of documents was deleted.
+    DatabaseDeleted {
+        /// Which.
+        database: DbName,
     },
     /// The node has an owner now.
     Claimed,

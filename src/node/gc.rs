@@ -2,7 +2,7 @@
 //!
 //! For each store, while everything goes on:
 //!
-//! 1. *Mark*: every blob that a ref names, by walking the trees.
+//! 1. *Mark*: every blob that a ref names, by walking the trees, and every attachment that a document names.
 //! 2. *Judge*: list the store beside the marks. A part that is not named is written down with the time it was
 //!    first seen so; what has waited for [`COLLECT_AFTER`] is due. Pinned blobs are never judged.
 //! 3. *Sweep*: a few due parts at a time, holding every ref where it is and every put at the gate. What a ref
@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use super::clock::{Clock, unix_s};
+use super::documents::Documents;
 use super::dropped::COLLECT_AFTER;
 use super::error::Error;
 use super::events::{Event, Events};
@@ -79,6 +80,7 @@ pub struct Gc {
 
 struct Inner {
     stores: Stores,
+    documents: Documents,
     health: Health,
     events: Events,
     clock: Clock,
@@ -101,6 +103,8 @@ struct Run<'a> {
 /// What is named, as far as it was looked at.
 struct Marks {
     sets: Vec<IdSet>,
+    /// What documents name.
+    attached: IdSet,
     /// What refs named until less than a day ago.
     dropped: IdSet,
     /// When the last of that was dropped, in seconds since 1970.
@@ -121,10 +125,17 @@ enum Unreadable {
 }
 
 impl Gc {
-    pub(super) fn new(stores: Stores, health: Health, events: Events, clock: Clock) -> Gc {
+    pub(super) fn new(
+        stores: Stores,
+        documents: Documents,
+        health: Health,
+        events: Events,
+        clock: Clock,
+    ) -> Gc {
         Gc {
             inner: Arc::new(Inner {
                 stores,
+                documents,
                 health,
                 events,
                 clock,
@@ -153,6 +164,7 @@ impl Inner {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(Error::Busy),
         };
+        self.health.note("attachments", None);
         let mut reports = Vec::new();
         for place in self.stores.collectable() {
             create_private(&place.folder).map_err(|source| Error::io(&place.folder, source))?;
@@ -192,6 +204,7 @@ impl<'a> Run<'a> {
     fn collect(&mut self) -> Result<(), Error> {
         let mut marks = Marks {
             sets: Vec::new(),
+            attached: IdSet::Held(Vec::new()),
             dropped: IdSet::Held(Vec::new()),
             dropped_s: 0,
             roots: HashSet::new(),
@@ -199,8 +212,9 @@ impl<'a> Run<'a> {
         };
         let doubted = self.refs.doubt().raised();
         self.mark(&mut marks)?;
+        self.mark_attachments(&mut marks)?;
         self.mark_dropped(&mut marks)?;
-        self.report.named = marks.sets.iter().map(IdSet::len).sum();
+        self.report.named = marks.sets.iter().map(IdSet::len).sum::<u64>() + marks.attached.len();
         let may_judge = self.report.unreadable.is_empty() && self.now_s >= CLOCK_SET_S;
         if may_judge && !self.stopped() {
             let due = self.judge(&marks)?;
@@ -233,6 +247,31 @@ impl<'a> Run<'a> {
         self.walk(fresh, &marks.sets, &mut builder, Unreadable::Tell)?;
         let set = builder.finish()?;
         marks.sets.push(set);
+        Ok(())
+    }
+
+    /// Adds what documents name: the attachments of every leaf of every database with this store. Those that a document begins
+    /// to name after this were put or named within the day, and so are leased or marked.
+    fn mark_attachments(&mut self, marks: &mut Marks) -> Result<(), Error> {
+        let mut builder = IdSetBuilder::new(&self.folder, "attached");
+        let named = self
+            .inner
+            .documents
+            .named_blobs(&self.report.store, &mut |id| builder.add(id));
+        let trouble = named.as_ref().err().map(|error| {
+            format!(
+                "what documents name in store {} is not known, and nothing of it is freed: {error}",
+                self.report.store
+            )
+        });
+        if trouble.is_some() {
+            self.inner.health.note("attachments", trouble);
+        }
+        if let Err(error) = named {
+            tracing::error!(%error, store = %self.report.store, "attachments could not be listed");
+            self.report.stopped = true;
+        }
+        marks.attached = builder.finish()?;
         Ok(())
     }
 
@@ -298,6 +337,7 @@ impl<'a> Run<'a> {
             .iter()
             .map_err(located)?
             .peekable();
+        let mut attached = marks.attached.iter().map_err(located)?.peekable();
         let mut dropped = marks.dropped.iter().map_err(located)?.peekable();
         let mut before = UnnamedList::open(&path)?.peekable();
         let mut writer = UnnamedWriter::create(&path)?;
@@ -317,8 +357,11 @@ impl<'a> Run<'a> {
             let was_named = advance(&mut dropped, |id| id.cmp(&stat.id))
                 .map_err(located)?
                 .is_some();
+            let is_attached = advance(&mut attached, |id| id.cmp(&stat.id))
+                .map_err(located)?
+                .is_some();
             seen += u64::from(is_named);
-            if is_named || stat.class == Class::Pinned {
+            if is_named || is_attached || stat.class == Class::Pinned {
                 continue;
             }
             let mut since_s = known.map_or(self.now_s, |entry| entry.since_s.min(self.now_s));

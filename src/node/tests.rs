@@ -1,6 +1,7 @@
 //! Use cases on a whole node in a temporary folder.
 
 mod access;
+mod attach;
 mod damage;
 mod gc;
 mod refs;

@@ -1,0 +1,337 @@
+//! The document databases of a node: made, opened, bounded in number, deleted.
+//!
+//! ```text
+//! databases/NAME/            one database; `/` in its name is written `%2F`
+//! ```
+//!
+//! At most [`DATABASES_OPEN_MAX`] are open at a time; which were not used for longest and are used by nobody are closed. A
+//! database that cannot be opened does not stop the others, and the collector frees nothing in its store then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio_util::sync::CancellationToken;
+
+use super::blobs::Blobs;
+use super::error::{Error, Kind};
+use super::events::{Event, Events};
+use super::stores::Stores;
+use crate::blanket::{self, Database};
+use crate::db;
+use crate::id::{BlobId, DbName, Seq, SeqError, StoreName};
+
+/// Databases open at a time: each holds three connections of SQLite, some 300 KiB.
+pub const DATABASES_OPEN_MAX: usize = 16;
+
+/// Databases of a node.
+const DATABASES_MAX: usize = 10_000;
+
+/// The databases of a node; cloning is cheap.
+#[derive(Clone)]
+pub struct Documents {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    folder: PathBuf,
+    stores: Stores,
+    events: Events,
+    shelf: Mutex<Shelf>,
+    /// Held while databases are made, opened and deleted, so that the folder and the shelf change together.
+    changing: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    names: BTreeSet<DbName>,
+    open: BTreeMap<DbName, Opened>,
+    /// Counts uses.
+    used: u64,
+}
+
+struct Opened {
+    db: Db,
+    used: u64,
+}
+
+/// An open database with the store of its attachments; cloning is cheap.
+#[derive(Clone)]
+pub struct Db {
+    inner: Arc<DbInner>,
+}
+
+struct DbInner {
+    name: DbName,
+    database: Database,
+    blobs: Blobs,
+    /// Cancelled when the database is deleted.
+    gone: CancellationToken,
+}
+
+impl Documents {
+    /// Finds the databases below `folder`. Blocking; opens none.
+    pub(super) fn open(folder: PathBuf, stores: Stores, events: Events) -> Result<Documents, Error> {
+        let names = blanket::list_dbs(&folder)?.into_iter().collect();
+        let shelf = Shelf {
+            names,
+            ..Shelf::default()
+        };
+        Ok(Documents {
+            inner: Arc::new(Inner {
+                folder,
+                stores,
+                events,
+                shelf: Mutex::new(shelf),
+                changing: Mutex::new(()),
+            }),
+        })
+    }
+
+    /// Every database, by name. Does not block.
+    pub fn list(&self) -> Vec<DbName> {
+        self.inner.shelf().names.iter().cloned().collect()
+    }
+
+    /// Makes a database. Durable on return; goes on when the future is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where there is one of this name; [`Error::Missing`] without the store of its attachments;
+    /// [`Error::Invalid`] for an engine that is not built in, or one database too many.
+    pub async fn create(&self, name: DbName, options: blanket::Options) -> Result<Db, Error> {
+        let inner = Arc::clone(&self.inner);
+        db::crossing(move || inner.create(name, &options)).await
+    }
+
+    /// A database by name, opened where it is not.
+    ///
+    /// # Errors
+    /// [`Error::Missing`]; [`Error::Busy`] where as many as may be open are in use.
+    pub async fn get(&self, name: DbName) -> Result<Db, Error> {
+        if let Some(db) = self.inner.shelf().take(&name) {
+            return Ok(db);
+        }
+        let inner = Arc::clone(&self.inner);
+        db::crossing(move || inner.get(&name)).await
+    }
+
+    /// Deletes a database with all its documents; whoever waits for its changes hears the end. Its attachments are freed by the
+    /// collector. Durable on return; goes on when the future is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Missing`].
+    pub async fn delete(&self, name: DbName) -> Result<(), Error> {
+        let inner = Arc::clone(&self.inner);
+        db::crossing(move || inner.delete(&name)).await
+    }
+
+    /// Every blob that documents of any database with attachments in `store` name, some of them several times. Blocking.
+    ///
+    /// # Errors
+    /// Where a database cannot be opened or read: what it names is not known then. What `visit` answers.
+    pub(super) fn named_blobs(
+        &self,
+        store: &StoreName,
+        visit: &mut dyn FnMut(BlobId) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        for name in self.list() {
+            let db = match self.inner.get(&name) {
+                Ok(db) => db,
+                // Deleted since it was listed.
+                Err(Error::Missing { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            if db.inner.blobs.name() != store {
+                continue;
+            }
+            let mut told = Ok(());
+            db.inner.database.blob_ids(&mut |id| {
+                if told.is_ok() {
+                    told = visit(id);
+                }
+            })?;
+            told?;
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn create(&self, name: DbName, options: &blanket::Options) -> Result<Db, Error> {
+        let _changing = self.changing();
+        {
+            let shelf = self.shelf();
+            if shelf.names.contains(&name) {
+                return Err(Error::conflict(Kind::Database, name, "there is one of this name"));
+            }
+            if shelf.names.len() >= DATABASES_MAX {
+                return Err(Error::Invalid {
+                    what: "databases",
+                    reason: format!("a node has at most {DATABASES_MAX}"),
+                });
+            }
+        }
+        let blobs = self.stores.get(&options.blobs)?;
+        let database = blanket::create_db(&self.folder, &name, options)?;
+        let db = Db::new(name.clone(), database, blobs);
+        let mut shelf = self.shelf();
+        shelf.names.insert(name.clone());
+        shelf.put(&db);
+        drop(shelf);
+        self.events.tell(Event::DatabaseAdded { database: name });
+        Ok(db)
+    }
+
+    fn get(&self, name: &DbName) -> Result<Db, Error> {
+        let _changing = self.changing();
+        {
+            let mut shelf = self.shelf();
+            if let Some(db) = shelf.take(name) {
+                return Ok(db);
+            }
+            if !shelf.names.contains(name) {
+                return Err(Error::missing(Kind::Database, name));
+            }
+            if !shelf.make_room() {
+                return Err(Error::Busy);
+            }
+        }
+        let database = blanket::open_db(&self.folder, name)?;
+        let blobs = self.stores.get(database.blobs())?;
+        let db = Db::new(name.clone(), database, blobs);
+        self.shelf().put(&db);
+        Ok(db)
+    }
+
+    fn delete(&self, name: &DbName) -> Result<(), Error> {
+        let _changing = self.changing();
+        if !self.shelf().names.contains(name) {
+            return Err(Error::missing(Kind::Database, name));
+        }
+        blanket::remove_db(&self.folder, name)?;
+        let mut shelf = self.shelf();
+        shelf.names.remove(name);
+        let opened = shelf.open.remove(name);
+        drop(shelf);
+        if let Some(opened) = opened {
+            opened.db.inner.gone.cancel();
+        }
+        self.events.tell(Event::DatabaseDeleted {
+            database: name.clone(),
+        });
+        Ok(())
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf
+            .lock()
+            .expect("no thread panics while it holds the open databases")
+    }
+
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        // It guards no data of its own.
+        self.changing
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Shelf {
+    fn take(&mut self, name: &DbName) -> Option<Db> {
+        let opened = self.open.get_mut(name)?;
+        self.used += 1;
+        opened.used = self.used;
+        Some(opened.db.clone())
+    }
+
+    fn put(&mut self, db: &Db) {
+        self.make_room();
+        self.used += 1;
+        let opened = Opened {
+            db: db.clone(),
+            used: self.used,
+        };
+        self.open.insert(db.name().clone(), opened);
+    }
+
+    /// Closes what nobody uses, the longest unused first, until one more may be open.
+    fn make_room(&mut self) -> bool {
+        while self.open.len() >= DATABASES_OPEN_MAX {
+            let idle = self.open.iter().filter(|(_, opened)| opened.db.is_idle());
+            let Some(oldest) = idle
+                .min_by_key(|(_, opened)| opened.used)
+                .map(|(name, _)| name.clone())
+            else {
+                return false;
+            };
+            self.open.remove(&oldest);
+        }
+        true
+    }
+}
+
+impl Db {
+    fn new(name: DbName, database: Database, blobs: Blobs) -> Db {
+        Db {
+            inner: Arc::new(DbInner {
+                name,
+                database,
+                blobs,
+                gone: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &DbName {
+        &self.inner.name
+    }
+
+    /// The store of its attachments.
+    pub fn blobs(&self) -> &Blobs {
+        &self.inner.blobs
+    }
+
+    /// Cancelled when the database is deleted: whoever waits for changes stops then.
+    pub fn gone(&self) -> &CancellationToken {
+        &self.inner.gone
+    }
+
+    /// Rises with every change; whoever waits for changes waits for that.
+    pub fn updated(&self) -> tokio::sync::watch::Receiver<Seq> {
+        self.inner.database.updated()
+    }
+
+    /// A sequence as clients keep it.
+    pub fn seq_text(&self, seq: Seq) -> String {
+        self.inner.database.seq_text(seq)
+    }
+
+    /// Reads a sequence that a client kept.
+    ///
+    /// # Errors
+    /// [`SeqError`].
+    pub fn seq_from_text(&self, text: &str) -> Result<Seq, SeqError> {
+        self.inner.database.seq_from_text(text)
+    }
+
+    /// Does something with the database on a thread that may block. Goes on when the future is dropped: what is
+    /// written is written whole.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where it was deleted; what `work` answers.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, blanket::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        if self.inner.gone.is_cancelled() {
+            return Err(Error::missing(Kind::Database, &self.inner.name));
+        }
+        let inner = Arc::clone(&self.inner);
+        db::crossing(move || work(&inner.database).map_err(Error::from)).await
+    }
+
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.inner) == 1
+    }
+}
