@@ -12,6 +12,7 @@ mod board;
 mod body;
 mod claim;
 mod connection;
+mod couch;
 mod error;
 mod events;
 mod gate;
@@ -38,12 +39,13 @@ mod uploads;
 mod well_known;
 mod zip;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::Request;
-use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::http::{Method, Request};
+use axum::routing::{MethodRouter, any};
 
 pub use connection::{Connection, EXPORTER_BYTES, Scheme};
 
@@ -55,6 +57,8 @@ use route::{Auth, Gives, Route, Takes, routes, schema_of};
 pub struct Options {
     /// Authorities (`host` or `host:port`) that requests may name besides the node's own: for a port forward.
     pub authorities: Vec<String>,
+    /// Origins (`scheme://host[:port]`) whose pages may use what is under `/db`, with a token.
+    pub origins: Vec<String>,
     /// The port HTTPS is served on, for the links of the plain page.
     pub https_port: Option<u16>,
     /// Whom to tell of a vulnerability: a URI for `security.txt` (RFC 9116), which is not there without one.
@@ -65,6 +69,7 @@ pub struct Options {
 struct Edge {
     node: Node,
     hosts: host::Hosts,
+    origins: Vec<String>,
     https_port: Option<u16>,
     security_contact: Option<String>,
 }
@@ -145,6 +150,69 @@ static TABLE: &[Route] = routes![
     GET    "/assets/{name}", Auth::Landing, Takes::Nothing, Gives::Bytes, "Files of the pages" => assets::asset;
     GET    "/api/status", Auth::Public, Takes::Nothing, Gives::Json(schema_of::<status::StatusBody>), "How the node is; only its id for strangers" => status::status;
     GET    "/api/peers", READ, Takes::Nothing, Gives::Json(schema_of::<peers::PeersBody>), "Other nodes seen on the local network" => peers::list;
+    GET "/db", Auth::SignedIn, Takes::CouchNothing, Gives::Text("application/json"), "The server, as CouchDB greets" => couch::root;
+    GET "/db/", Auth::SignedIn, Takes::CouchNothing, Gives::Text("application/json"), "The server, as CouchDB greets" => couch::root;
+    GET "/db/_up", Auth::SignedIn, Takes::CouchNothing, Gives::Text("application/json"), "Whether the server is up" => couch::up;
+    GET "/db/_all_dbs", READ, Takes::CouchNothing, Gives::Text("application/json"), "Databases of documents" => couch::all_dbs;
+    GET "/db/_uuids", Auth::SignedIn, Takes::CouchNothing, Gives::Text("application/json"), "Random ids" => couch::uuids;
+    GET "/db/_active_tasks", ADMIN, Takes::CouchNothing, Gives::Text("application/json"), "What the server is busy with" => couch::active_tasks;
+    GET "/db/_session", Auth::SignedIn, Takes::CouchNothing, Gives::Text("application/json"), "Who is signed in" => couch::session;
+    POST "/db/_session", Auth::Public, Takes::CouchJson, Gives::Text("application/json"), "Sign in" => couch::log_in;
+    DELETE "/db/_session", Auth::SignedIn, Takes::CouchNothing, Gives::Text("application/json"), "Sign out" => couch::log_out;
+    GET "/db/{db}", READ, Takes::CouchNothing, Gives::Text("application/json"), "A database" => couch::info;
+    PUT "/db/{db}", WRITE, Takes::CouchJson, Gives::Text("application/json"), "Make a database" => couch::create;
+    DELETE "/db/{db}", ADMIN, Takes::CouchNothing, Gives::Text("application/json"), "Delete a database with all its documents" => couch::delete_database;
+    POST "/db/{db}", WRITE, Takes::CouchDocument, Gives::Text("application/json"), "Write a document that names itself, or gets a name" => couch::post;
+    GET "/db/{db}/", READ, Takes::CouchNothing, Gives::Text("application/json"), "A database" => couch::info;
+    PUT "/db/{db}/", WRITE, Takes::CouchJson, Gives::Text("application/json"), "Make a database" => couch::create;
+    DELETE "/db/{db}/", ADMIN, Takes::CouchNothing, Gives::Text("application/json"), "Delete a database with all its documents" => couch::delete_database;
+    POST "/db/{db}/", WRITE, Takes::CouchDocument, Gives::Text("application/json"), "Write a document that names itself, or gets a name" => couch::post;
+    GET "/db/{db}/_all_docs", READ, Takes::CouchNothing, Gives::Text("application/json"), "Documents by id" => couch::all_docs;
+    GET "/db/{db}/_design_docs", READ, Takes::CouchNothing, Gives::Text("application/json"), "Design documents by id" => couch::design_docs;
+    GET "/db/{db}/_local_docs", READ, Takes::CouchNothing, Gives::Text("application/json"), "Local documents by id" => couch::local_docs;
+    GET "/db/{db}/_changes", READ, Takes::CouchNothing, Gives::Text("application/json"), "What changed, or changes" => couch::changes;
+    POST "/db/{db}/_all_docs", READ, Takes::CouchJson, Gives::Text("application/json"), "Documents by id" => couch::all_docs;
+    POST "/db/{db}/_design_docs", READ, Takes::CouchJson, Gives::Text("application/json"), "Design documents by id" => couch::design_docs;
+    POST "/db/{db}/_local_docs", READ, Takes::CouchJson, Gives::Text("application/json"), "Local documents by id" => couch::local_docs;
+    POST "/db/{db}/_changes", READ, Takes::CouchJson, Gives::Text("application/json"), "What changed, or changes" => couch::changes;
+    POST "/db/{db}/_all_docs/queries", READ, Takes::CouchJson, Gives::Text("application/json"), "Several lists of documents" => couch::queries;
+    POST "/db/{db}/_bulk_docs", WRITE, Takes::CouchJson, Gives::Text("application/json"), "Write many documents" => couch::bulk_docs;
+    POST "/db/{db}/_bulk_get", READ, Takes::CouchJson, Gives::Text("application/json"), "Read many revisions" => couch::bulk_get;
+    POST "/db/{db}/_revs_diff", READ, Takes::CouchJson, Gives::Text("application/json"), "Which revisions are not here" => couch::revs_diff;
+    POST "/db/{db}/_missing_revs", READ, Takes::CouchJson, Gives::Text("application/json"), "Which revisions are not here, as older replicators ask" => couch::missing_revs;
+    POST "/db/{db}/_find", READ, Takes::CouchJson, Gives::Text("application/json"), "Documents that match a selector" => couch::find;
+    POST "/db/{db}/_explain", READ, Takes::CouchJson, Gives::Text("application/json"), "How a query would be answered" => couch::explain;
+    GET "/db/{db}/_index", READ, Takes::CouchNothing, Gives::Text("application/json"), "Indexes that are defined" => couch::indexes;
+    POST "/db/{db}/_index", WRITE, Takes::CouchJson, Gives::Text("application/json"), "Define an index" => couch::create_index;
+    DELETE "/db/{db}/_index/{doc}/json/{name}", WRITE, Takes::CouchNothing, Gives::Text("application/json"), "Forget an index" => couch::delete_index;
+    DELETE "/db/{db}/_index/_design/{doc}/json/{name}", WRITE, Takes::CouchNothing, Gives::Text("application/json"), "Forget an index, by the whole id of its document" => couch::delete_index;
+    POST "/db/{db}/_ensure_full_commit", READ, Takes::CouchJson, Gives::Text("application/json"), "Nothing: what was answered is durable" => couch::ensure_full_commit;
+    POST "/db/{db}/_compact", ADMIN, Takes::CouchJson, Gives::Text("application/json"), "Give back what is not in use" => couch::compact;
+    POST "/db/{db}/_view_cleanup", ADMIN, Takes::CouchJson, Gives::Text("application/json"), "Nothing: no index outlives what it is of" => couch::view_cleanup;
+    POST "/db/{db}/_purge", ADMIN, Takes::CouchJson, Gives::Text("application/json"), "Forget revisions as if they had never been" => couch::purge;
+    GET "/db/{db}/_revs_limit", READ, Takes::CouchNothing, Gives::Text("application/json"), "How many revisions of a branch are remembered" => couch::revs_limit;
+    PUT "/db/{db}/_revs_limit", ADMIN, Takes::CouchDocument, Gives::Text("application/json"), "Set how many revisions of a branch are remembered" => couch::set_revs_limit;
+    GET "/db/{db}/_security", READ, Takes::CouchNothing, Gives::Text("application/json"), "What clients of CouchDB wrote down about rights" => couch::security;
+    PUT "/db/{db}/_security", ADMIN, Takes::CouchDocument, Gives::Text("application/json"), "Write down what grants nothing here" => couch::set_security;
+    GET "/db/{db}/_local/{*local}", READ, Takes::CouchNothing, Gives::Text("application/json"), "A local document" => couch::local;
+    PUT "/db/{db}/_local/{*local}", WRITE, Takes::CouchDocument, Gives::Text("application/json"), "Write a local document" => couch::put_local;
+    DELETE "/db/{db}/_local/{*local}", WRITE, Takes::CouchNothing, Gives::Text("application/json"), "Delete a local document" => couch::delete_local;
+    GET "/db/{db}/_design/{design}/_view/{name}", READ, Takes::CouchNothing, Gives::Text("application/json"), "Nothing: JavaScript is not run here" => couch::view;
+    POST "/db/{db}/_design/{design}/_view/{name}", READ, Takes::CouchJson, Gives::Text("application/json"), "Nothing: JavaScript is not run here" => couch::view;
+    GET "/db/{db}/{doc}", READ, Takes::CouchNothing, Gives::Text("application/json"), "A document" => couch::get;
+    PUT "/db/{db}/{doc}", WRITE, Takes::CouchDocument, Gives::Text("application/json"), "Write a document" => couch::put;
+    DELETE "/db/{db}/{doc}", WRITE, Takes::CouchNothing, Gives::Text("application/json"), "Delete a document" => couch::delete;
+    COPY "/db/{db}/{doc}", WRITE, Takes::CouchNothing, Gives::Text("application/json"), "Copy a document" => couch::copy;
+    GET "/db/{db}/_design/{design}", READ, Takes::CouchNothing, Gives::Text("application/json"), "A document" => couch::get;
+    PUT "/db/{db}/_design/{design}", WRITE, Takes::CouchDocument, Gives::Text("application/json"), "Write a document" => couch::put;
+    DELETE "/db/{db}/_design/{design}", WRITE, Takes::CouchNothing, Gives::Text("application/json"), "Delete a document" => couch::delete;
+    COPY "/db/{db}/_design/{design}", WRITE, Takes::CouchNothing, Gives::Text("application/json"), "Copy a document" => couch::copy;
+    GET "/db/{db}/{doc}/{*attachment}", READ, Takes::CouchNothing, Gives::Bytes, "An attachment, or a range of it" => couch::attachment_get;
+    PUT "/db/{db}/{doc}/{*attachment}", WRITE, Takes::CouchAttachment, Gives::Text("application/json"), "Write an attachment" => couch::put_attachment;
+    DELETE "/db/{db}/{doc}/{*attachment}", WRITE, Takes::CouchNothing, Gives::Text("application/json"), "Delete an attachment" => couch::delete_attachment;
+    GET "/db/{db}/_design/{design}/{*attachment}", READ, Takes::CouchNothing, Gives::Bytes, "An attachment, or a range of it" => couch::attachment_get;
+    PUT "/db/{db}/_design/{design}/{*attachment}", WRITE, Takes::CouchAttachment, Gives::Text("application/json"), "Write an attachment" => couch::put_attachment;
+    DELETE "/db/{db}/_design/{design}/{*attachment}", WRITE, Takes::CouchNothing, Gives::Text("application/json"), "Delete an attachment" => couch::delete_attachment;
     GET    "/api/openapi.json", Auth::SignedIn, Takes::Nothing, Gives::Text("application/json"), "This document" => openapi::document;
 ];
 
@@ -154,22 +222,28 @@ pub fn router(node: Node, options: Options) -> Router {
     let edge = Arc::new(Edge {
         node,
         hosts,
+        origins: options.origins,
         https_port: options.https_port,
         security_contact: options.security_contact,
     });
     let mut router = Router::new();
-    for route in TABLE {
-        router = router.route(route.path, method_router(Arc::clone(&edge), route));
+    let paths: BTreeSet<&str> = TABLE.iter().map(|route| route.path).collect();
+    for path in paths {
+        router = router.route(path, path_router(Arc::clone(&edge), path));
     }
     let unknown = move |request: Request<Body>| gate::answer(Arc::clone(&edge), None, request);
-    router
-        .method_not_allowed_fallback(unknown.clone())
-        .fallback(unknown)
+    router.fallback(unknown)
 }
 
-fn method_router(edge: Arc<Edge>, route: &'static Route) -> MethodRouter {
-    let filter = MethodFilter::try_from(route.method.clone()).expect("the table has standard methods");
-    on(filter, move |request: Request<Body>| {
-        gate::answer(Arc::clone(&edge), Some(route), request)
+/// Every method of a path, also those that HTTP itself does not have.
+fn path_router(edge: Arc<Edge>, path: &'static str) -> MethodRouter {
+    let routes: Vec<&Route> = TABLE.iter().filter(|route| route.path == path).collect();
+    any(move |request: Request<Body>| {
+        let method = request.method();
+        let exact = routes.iter().find(|route| *method == route.method);
+        // HEAD comes with GET, where it has no route of its own.
+        let is_head = *method == Method::HEAD;
+        let route = exact.or_else(|| routes.iter().find(|route| is_head && route.method == "GET"));
+        gate::answer(Arc::clone(&edge), route.copied(), request)
     })
 }

@@ -29,6 +29,9 @@ const AUTHORITIES_MAX: usize = 16;
 /// What is read of a file that a key names: a claim code, or a page of notes.
 const NAMED_FILE_BYTES_MAX: u64 = 4096;
 
+/// The most origins whose pages may use the documents: each request is compared with them.
+const ORIGINS_MAX: usize = 64;
+
 /// How a node runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -42,6 +45,8 @@ pub struct Config {
     pub authorities: Vec<String>,
     /// Whom `security.txt` says to tell of a vulnerability: a `mailto:`, `https:` or `tel:` URI.
     pub security_contact: Option<String>,
+    /// Origins (`scheme://host[:port]`) whose pages may use the documents with a token.
+    pub origins: Vec<String>,
     /// How much is logged.
     pub log: LogLevel,
     /// What is known of the board: the light and the button of `board.toml`.
@@ -178,6 +183,7 @@ impl Config {
             plain_http: parsed(sources, "plain_http", |raw| &raw.plain_http, address)?.unwrap_or(PLAIN_HTTP),
             authorities: authorities(sources)?,
             security_contact: security_contact(sources)?,
+            origins: origins(sources)?,
             log: parsed(
                 sources,
                 "log",
@@ -306,6 +312,33 @@ fn security_contact(sources: &[(Origin, Raw)]) -> Result<Option<String>, Error> 
     })
 }
 
+/// As browsers write them: lower case, no path, no port that is the scheme's own.
+fn origins(sources: &[(Origin, Raw)]) -> Result<Vec<String>, Error> {
+    let Some((origin, origins)) = first(sources, |raw| &raw.origins) else {
+        return Ok(Vec::new());
+    };
+    let refuse = |value: &str, expected| Error::Value {
+        key: "origins",
+        origin: origin.clone(),
+        value: value.to_owned(),
+        expected,
+    };
+    if origins.len() > ORIGINS_MAX {
+        return Err(refuse(&origins.join(","), "longer than 64 entries"));
+    }
+    for one in origins {
+        let is_plain = one.split_once("://").is_some_and(|(scheme, authority)| {
+            let begins = scheme.bytes().next().is_some_and(|b| b.is_ascii_lowercase());
+            let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b);
+            begins && scheme.bytes().all(fits) && !authority.contains('/') && http_authority(authority)
+        });
+        if !is_plain || one.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(refuse(one, "no origin, for example https://app.example.org"));
+        }
+    }
+    Ok(origins.clone())
+}
+
 fn http_authority(text: &str) -> bool {
     text.parse::<http::uri::Authority>().is_ok_and(|authority| {
         !authority.host().is_empty()
@@ -430,6 +463,9 @@ mod tests {
             ("data = 'd'\nconfine = 'yes'", "confine"),
             ("data = 'd'\nauthorities = ['a@b']", "authorities"),
             ("data = 'd'\nauthorities = ['b:port']", "authorities"),
+            ("data = 'd'\norigins = ['app.example.org']", "origins"),
+            ("data = 'd'\norigins = ['https://app.example.org/']", "origins"),
+            ("data = 'd'\norigins = ['https://App.example.org']", "origins"),
             ("data = 'd'\nsecurity_contact = 'ann'", "security_contact"),
             (
                 "data = 'd'\nsecurity_contact = 'mailto:a\\nExpires: x'",

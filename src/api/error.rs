@@ -4,11 +4,12 @@
 //! change, sentences are for people. Internal detail goes to the log, never to the client.
 
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::couch::Fault;
 use super::host::HostError;
 use crate::id::{BlobId, BlobIdError, NameError};
 use crate::node::{self, Scope};
@@ -19,6 +20,9 @@ pub(super) enum Error {
     /// A use case said so.
     #[error(transparent)]
     Node(#[from] node::Error),
+    /// CouchDB's API answers so.
+    #[error(transparent)]
+    Couch(#[from] Fault),
     /// The `Host` is not ours.
     #[error("{}", match .0 {
         HostError::Malformed => "a request names one Host",
@@ -136,6 +140,7 @@ impl Error {
     pub(super) fn outcome(&self) -> (StatusCode, &'static str) {
         match self {
             Error::Node(error) => node_outcome(error),
+            Error::Couch(fault) => fault.outcome(),
             Error::Host(HostError::Malformed) => (StatusCode::BAD_REQUEST, "bad_host"),
             Error::Host(HostError::Foreign) => (StatusCode::MISDIRECTED_REQUEST, "foreign_host"),
             Error::PlainLine => (StatusCode::FORBIDDEN, "https_required"),
@@ -288,7 +293,9 @@ impl Error {
             }
             Error::TusVersion => text_header(HeaderName::from_static("tus-version"), "1.0.0".to_owned()),
             // What is left of a body that was refused is not worth reading.
-            Error::BodySlow | Error::BodyTooLarge { .. } => {
+            Error::BodySlow
+            | Error::BodyTooLarge { .. }
+            | Error::Couch(Fault::DocumentTooLarge | Fault::BatchTooLarge) => {
                 text_header(header::CONNECTION, "close".to_owned())
             }
             _ => Vec::new(),
@@ -303,8 +310,8 @@ fn text_header(name: HeaderName, value: String) -> Vec<(HeaderName, HeaderValue)
 }
 
 /// The methods in the order people list them.
-pub(super) fn allowed(mut methods: Vec<&'static Method>) -> Vec<&'static str> {
-    methods.sort_by_key(|method| method.as_str());
+pub(super) fn allowed(mut methods: Vec<&'static str>) -> Vec<&'static str> {
+    methods.sort_unstable();
     methods.dedup();
-    methods.into_iter().map(Method::as_str).collect()
+    methods
 }

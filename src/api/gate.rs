@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use super::answer;
 use super::auth::{self, Caller};
 use super::connection::Connection;
+use super::couch::cors;
 use super::error::{self, Error};
 use super::origin;
 use super::route::{Auth, Call, Route, Takes};
@@ -26,11 +27,19 @@ pub(super) async fn answer(
     request: Request<Body>,
 ) -> Response {
     let wants = Wants::of(request.headers());
-    let mut response = match pass(edge, route, request).await {
+    let is_couch = cors::is_couch(request.uri().path());
+    let origin = match is_couch {
+        true => cors::listed(&edge.origins, request.headers()),
+        false => None,
+    };
+    let mut response = match pass(edge, route, request, origin.is_some()).await {
         Ok(response) => response,
         Err(error) => refuse(error, wants),
     };
     answer::secure(response.headers_mut());
+    if let Some(origin) = origin {
+        cors::allow(origin, response.headers_mut());
+    }
     response
 }
 
@@ -38,6 +47,7 @@ async fn pass(
     edge: Arc<Edge>,
     route: Option<&'static Route>,
     request: Request<Body>,
+    is_listed_origin: bool,
 ) -> Result<Response, Error> {
     let (mut parts, body) = request.into_parts();
     // A request that no listener of ours brought has come over a line we know nothing of.
@@ -55,6 +65,13 @@ async fn pass(
             edge.node.peers().own_host().as_str(),
         )
         .map_err(Error::Host)?;
+    // A browser asks before its page may ask; nobody is known then, and nothing is told.
+    if is_listed_origin
+        && connection.is_private()
+        && let Some(answer) = cors::preflight(&parts.method, &parts.headers)
+    {
+        return Ok(answer);
+    }
     let Some(route) = route else {
         return Err(no_route(&parts.extensions.get::<MatchedPath>().cloned()));
     };
@@ -70,7 +87,7 @@ async fn pass(
     {
         return Err(Error::ForeignOrigin);
     }
-    check_media_type(route.takes, &parts.headers, &body)?;
+    check_media_type(route.takes, &caller, &parts.headers, &body)?;
     if caller.is_known() {
         connection.mark_authenticated();
     }
@@ -100,12 +117,19 @@ fn admit(auth: Auth, caller: &Caller) -> Result<(), Error> {
     }
 }
 
+/// What a form of any page can send without asking first (WHATWG Fetch, "CORS-safelisted").
+const FORM_TYPES: [&str; 3] = [
+    "text/plain",
+    "multipart/form-data",
+    "application/x-www-form-urlencoded",
+];
+
 /// Methods that change nothing (RFC 9110, section 9.2.1).
 fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-fn check_media_type(takes: Takes, headers: &HeaderMap, body: &Body) -> Result<(), Error> {
+fn check_media_type(takes: Takes, caller: &Caller, headers: &HeaderMap, body: &Body) -> Result<(), Error> {
     // Nothing is unpacked on the way in, so nothing can be a bomb.
     if headers.contains_key(header::CONTENT_ENCODING) {
         return Err(Error::MediaType(
@@ -134,6 +158,19 @@ fn check_media_type(takes: Takes, headers: &HeaderMap, body: &Body) -> Result<()
         Takes::TusCreation => Err("application/offset+octet-stream, or nothing"),
         Takes::Form if fits("application/x-www-form-urlencoded") => Ok(()),
         Takes::Form => Err("application/x-www-form-urlencoded"),
+        Takes::CouchNothing if body.is_end_stream() => Ok(()),
+        Takes::CouchNothing => Err("nothing"),
+        Takes::CouchJson if fits("application/json") || (given.is_none() && body.is_end_stream()) => Ok(()),
+        Takes::CouchJson => Err("application/json"),
+        Takes::CouchDocument if fits("application/json") || fits("multipart/related") => Ok(()),
+        // What people send with curl; no page of a foreign origin sends a token with it.
+        Takes::CouchDocument if !caller.came_by_cookie() => Ok(()),
+        Takes::CouchDocument => Err("application/json or multipart/related"),
+        // What a form can send is no attachment where a browser added the proof by itself.
+        Takes::CouchAttachment if caller.came_by_cookie() && FORM_TYPES.iter().any(|form| fits(form)) => {
+            Err("no type that a form sends")
+        }
+        Takes::CouchAttachment => Ok(()),
     };
     fitting.map_err(Error::MediaType)
 }
@@ -151,7 +188,7 @@ fn no_route(matched: &Option<MatchedPath>) -> Error {
     let methods = TABLE
         .iter()
         .filter(|route| route.path == path.as_str())
-        .map(|route| &route.method);
+        .map(|route| route.method);
     Error::Method(error::allowed(methods.collect()))
 }
 

@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
 use axum::response::Response;
 use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
@@ -22,7 +22,7 @@ use crate::node::{Node, Scope};
 /// One route.
 pub(super) struct Route {
     /// HEAD comes with GET.
-    pub(super) method: Method,
+    pub(super) method: &'static str,
     /// As axum writes paths: `{id}` is one segment, `{*name}` the rest.
     pub(super) path: &'static str,
     /// Who may.
@@ -65,6 +65,14 @@ pub(super) enum Takes {
     TusCreation,
     /// A form of the node's own page; always checked for its origin.
     Form,
+    /// Nothing, whatever type is named: clients of CouchDB name one for every request.
+    CouchNothing,
+    /// A JSON document, or nothing.
+    CouchJson,
+    /// A document: JSON, or `multipart/related` with its attachments.
+    CouchDocument,
+    /// Bytes of any type.
+    CouchAttachment,
 }
 
 /// What a successful answer is.
@@ -160,14 +168,25 @@ impl Call {
 
 /// The names of path parameters, so that a call need not own them.
 pub(super) fn param_name(name: &str) -> Option<&'static str> {
-    ["id", "store", "name"].into_iter().find(|known| *known == name)
+    [
+        "id",
+        "store",
+        "name",
+        "db",
+        "doc",
+        "design",
+        "local",
+        "attachment",
+    ]
+    .into_iter()
+    .find(|known| *known == name)
 }
 
 /// Writes routes down as data: `METHOD "path" auth takes gives "summary" => handler;`.
 macro_rules! routes {
     ($($method:ident $path:literal, $auth:expr, $takes:expr, $gives:expr, $summary:literal => $handler:path;)*) => {
         &[$($crate::api::route::Route {
-            method: axum::http::Method::$method,
+            method: stringify!($method),
             path: $path,
             auth: $auth,
             takes: $takes,

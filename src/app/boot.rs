@@ -137,6 +137,7 @@ async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) 
     };
     let options = api::Options {
         authorities: config.authorities.clone(),
+        origins: config.origins.clone(),
         https_port: Some(ready.https.port()),
         security_contact: config.security_contact.clone(),
     };

@@ -20,6 +20,8 @@ pub struct Raw {
     pub authorities: Option<Vec<String>>,
     /// Whom to tell of a vulnerability: a `mailto:`, `https:` or `tel:` URI.
     pub security_contact: Option<String>,
+    /// Origins of pages that may use the documents, for example `https://app.example.org`.
+    pub origins: Option<Vec<String>>,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log: Option<String>,
     /// The board's profile, `board.toml`.
@@ -35,15 +37,19 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// What the environment says: `REFUGE_DATA`, `REFUGE_LISTEN`, `REFUGE_PLAIN_HTTP`, `REFUGE_AUTHORITIES`
-    /// (with commas), `REFUGE_SECURITY_CONTACT`, `REFUGE_LOG`, `REFUGE_BOARD`, `REFUGE_CLAIM_CODE_FILE` and `REFUGE_NOTES_FILE`.
+    /// What the environment says: `REFUGE_DATA`, `REFUGE_LISTEN`, `REFUGE_PLAIN_HTTP`, `REFUGE_AUTHORITIES` and
+    /// `REFUGE_ORIGINS` (with commas), `REFUGE_SECURITY_CONTACT`, `REFUGE_LOG`, `REFUGE_BOARD`, `REFUGE_CLAIM_CODE_FILE` and
+    /// `REFUGE_NOTES_FILE`.
     pub(super) fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Raw {
+        let list = |name| -> Option<Vec<String>> {
+            variable(name).map(|list| list.split(',').map(|one| one.trim().to_owned()).collect())
+        };
         Raw {
             data: variable("REFUGE_DATA"),
             listen: variable("REFUGE_LISTEN"),
             plain_http: variable("REFUGE_PLAIN_HTTP"),
-            authorities: variable("REFUGE_AUTHORITIES")
-                .map(|list| list.split(',').map(|one| one.trim().to_owned()).collect()),
+            authorities: list("REFUGE_AUTHORITIES"),
+            origins: list("REFUGE_ORIGINS"),
             security_contact: variable("REFUGE_SECURITY_CONTACT"),
             log: variable("REFUGE_LOG"),
             board: variable("REFUGE_BOARD"),

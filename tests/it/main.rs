@@ -11,6 +11,7 @@ mod answers;
 mod blanket;
 mod blobs_http;
 mod cli;
+mod couch;
 mod discovery;
 mod disks;
 mod doors;

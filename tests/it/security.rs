@@ -49,7 +49,12 @@ pub(super) fn routes(served: &Served) -> Vec<Route> {
                 target: path
                     .replace("{id}", &format!("blake3;{}", "0".repeat(64)))
                     .replace("{store}", "main")
-                    .replace("{name}", "documents"),
+                    .replace("{name}", "documents")
+                    .replace("{db}", "notes")
+                    .replace("{doc}", "one")
+                    .replace("{design}", "one")
+                    .replace("{local}", "one")
+                    .replace("{attachment}", "one"),
                 path: path.clone(),
                 is_public: operation.get("security").is_none(),
             });

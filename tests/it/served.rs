@@ -46,6 +46,7 @@ impl Served {
         let options = Options {
             authorities: vec!["box.example.net:9443".to_owned()],
             https_port: Some(8443),
+            origins: vec!["https://app.example.org".to_owned()],
             security_contact: Some("mailto:security@example.net".to_owned()),
         };
         let router = api::router(node.clone(), options);

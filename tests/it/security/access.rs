@@ -13,7 +13,7 @@ use crate::served::{PASSWORD, PATIENCE, Served, exchange_over};
 use crate::support::{Http, Node};
 
 /// Everything that anybody may use. A change here is a decision about the node's security.
-const PUBLIC: [&str; 8] = [
+const PUBLIC: [&str; 9] = [
     "GET /",
     "GET /.well-known/security.txt",
     "GET /api/status",
@@ -21,6 +21,7 @@ const PUBLIC: [&str; 8] = [
     "POST /api/claim",
     "POST /api/session",
     "POST /claim",
+    "POST /db/_session",
     "POST /sign-in",
 ];
 

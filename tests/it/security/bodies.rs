@@ -28,34 +28,65 @@ fn s15_bombs_cost_little_work_and_little_memory() {
     let data = folder.path().join("data");
     claimed.copy_to(&data);
     let node = Node::start(&data).unwrap();
-    let send = |bomb: &str| {
+    let send = |(method, target): (&str, &str), bomb: &str| {
         // A refusal may end the connection.
         let mut http = node.client(&claimed.token).unwrap();
-        http.send("POST", "/blobs/_stat", &[JSON], bomb.as_bytes())
-            .unwrap()
+        http.send(method, target, &[JSON], bomb.as_bytes()).unwrap()
     };
     // What is made once is made now.
-    assert_eq!(send(r#"{"ids":[]}"#).status, 200);
+    let (stat, bulk, doc) = (
+        ("POST", "/blobs/_stat"),
+        ("POST", "/db/notes/_bulk_docs"),
+        ("PUT", "/db/notes/one"),
+    );
+    assert_eq!(send(stat, r#"{"ids":[]}"#).status, 200);
+    assert_eq!(
+        node.client(&claimed.token)
+            .unwrap()
+            .send("PUT", "/db/notes", &[], &[])
+            .unwrap()
+            .status,
+        201
+    );
+    assert_eq!(send(doc, "{}").status, 201);
     let keys: String = (0..600_000).map(|n| format!("\"{n}\":0,")).collect();
     let bombs = [
-        ("deep", "[".repeat(1_000_000)),
-        ("deep objects", "{\"a\":".repeat(1_000_000)),
-        ("just too deep", format!("{}{}", "[".repeat(65), "]".repeat(65))),
-        ("many keys", format!("{{{keys}\"x\":0}}")),
+        ("deep", stat, "[".repeat(1_000_000)),
+        ("deep objects", stat, "{\"a\":".repeat(1_000_000)),
+        (
+            "deep in a batch",
+            bulk,
+            format!("{{\"docs\":[{}", "{\"a\":".repeat(1_000_000)),
+        ),
+        ("deep in a document", doc, "{\"a\":".repeat(1_000_000)),
+        (
+            "just too deep",
+            stat,
+            format!("{}{}", "[".repeat(65), "]".repeat(65)),
+        ),
+        ("many keys", stat, format!("{{{keys}\"x\":0}}")),
+        (
+            "many keys in a batch",
+            bulk,
+            format!("{{\"docs\":[{{{keys}\"x\":0}}]}}"),
+        ),
+        ("many keys in a document", doc, format!("{{{keys}\"x\":0}}")),
         (
             "a long string",
+            stat,
             format!("{{\"ids\":\"{}\"}}", "a".repeat(7_000_000)),
         ),
         (
             "many ids",
+            stat,
             format!("{{\"ids\":[{}\"\"]}}", "\"\",".repeat(2_000_000)),
         ),
-        ("too large", " ".repeat(9 * 1024 * 1024)),
+        ("too large", stat, " ".repeat(9 * 1024 * 1024)),
     ];
-    for (name, bomb) in bombs {
+    for (name, door, bomb) in bombs {
         let (memory, work) = (memory_kib(node.pid(), "VmRSS"), processor_time(node.pid()));
         reset_peak(node.pid());
-        let answer = send(&bomb);
+        let answer = send(door, &bomb);
         assert!(matches!(answer.status, 400 | 413), "{name}: {}", answer.status);
         let work = processor_time(node.pid()) - work;
         let added = memory_kib(node.pid(), "VmHWM").saturating_sub(memory);

@@ -198,6 +198,8 @@ fn s8_no_origin_is_let_in() {
             ("OPTIONS", "/blobs"),
             ("OPTIONS", "/uploads"),
             ("GET", "/"),
+            ("GET", "/db/notes"),
+            ("OPTIONS", "/db/notes/_bulk_docs"),
         ] {
             let reply = served
                 .ask(method, target)
