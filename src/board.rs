@@ -16,6 +16,7 @@ mod led;
 mod lines;
 mod privileged;
 mod profile;
+mod sensors;
 mod show;
 mod storage;
 
@@ -46,6 +47,9 @@ const RECOVER_AFTER: Duration = Duration::from_secs(5);
 
 /// How soon a disk that was pulled or plugged in is dealt with.
 const DISKS_EVERY: Duration = Duration::from_secs(2);
+
+/// How soon heat and weak power are told of.
+const SENSE_EVERY: Duration = Duration::from_secs(20);
 
 /// Orders about disks that wait while one is done.
 const ORDERS_MAX: usize = 4;
@@ -120,15 +124,27 @@ pub async fn run(opened: oneshot::Receiver<Node>, options: Options, shutdown: Ca
     };
     let places = Places {
         disks: options.disks,
-        sys: options.sys,
+        sys: options.sys.clone(),
         helper: options.helper,
     };
     let (about_disks, orders) = mpsc::channel(ORDERS_MAX);
+    let sensed = sense(node.clone(), options.sys, parts.title.clone());
     let disks = look_after_disks(Storage::new(node.clone(), places), orders, started);
     tokio::select! {
         ended = parts.serve(&node, &about_disks, started, &shutdown) => ended,
-        // It goes on for ever.
+        // These go on for ever.
         () = disks => Ended::Shutdown,
+        () = sensed => Ended::Shutdown,
+    }
+}
+
+/// Tells the node what the hardware says, until it is dropped.
+async fn sense(node: Node, sys: PathBuf, title: String) {
+    let mut ticks = tokio::time::interval(SENSE_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        node.board().tell(sensors::read(&sys, &title));
     }
 }
 
@@ -168,6 +184,8 @@ async fn reset(node: &Node) -> Result<Done, node::Error> {
 
 /// What there is of the board's parts.
 struct Parts {
+    /// What people call the board.
+    title: String,
     show: Option<Show<Light>>,
     contact: Option<Contact>,
     button: Button,
@@ -196,6 +214,7 @@ impl Parts {
             .as_ref()
             .and_then(|button| Contact::open(button).inspect_err(warn).ok());
         Some(Parts {
+            title: profile.title,
             show: light.map(Show::new),
             contact,
             button: Button::default(),

@@ -42,7 +42,7 @@ pub use access::{Principal, Role, Scope, Scopes, Via};
 pub use account::{Account, Accounts, PasswordChange};
 pub use attach::{Attached, Attaching, Expected};
 pub use blobs::{Blobs, Reading, Receiver};
-pub use board::{Adoption, Asked, Board, Disk, DiskTrouble, Done, Holds, Order};
+pub use board::{Adoption, Asked, Board, CardReserve, Disk, DiskTrouble, Done, Hardware, Holds, Order};
 pub use browse::{FOLDER_PAGE_MAX, FileReading};
 pub use claim::{
     CLAIM_EXPORTER_LABEL, CLAIM_WINDOW, Claim, ClaimCode, ClaimCodeError, ClaimProof, ClaimSide, Proven,
@@ -208,7 +208,7 @@ impl Node {
                 sessions: Sessions::new(Arc::clone(&access)),
                 tokens: Tokens::new(Arc::clone(&access)),
                 access,
-                board: Board::new(),
+                board: Board::new(health.clone()),
                 pulse: Pulse::new(folder.path(), options.clock.clone()),
                 peers: Peers::new(identity.node_id(), options.clock.clone()),
                 gc: Gc::new(

@@ -10,7 +10,7 @@ use super::error::Error;
 use super::route::Call;
 use super::stores::StoreBody;
 use crate::id::NodeId;
-use crate::node::{HealthReport, HealthState, Scope};
+use crate::node::{Hardware, HealthReport, HealthState, Scope};
 
 /// How the node is.
 #[derive(Serialize, ToSchema)]
@@ -38,6 +38,38 @@ pub(super) struct StatusBody {
     /// The stores; with the scope `read`.
     #[serde(skip_serializing_if = "Option::is_none")]
     stores: Option<Vec<StoreBody>>,
+    /// What its hardware says, on a box; with the scope `read`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    board: Option<HardwareBody>,
+}
+
+/// What the hardware says of itself.
+#[derive(Serialize, ToSchema)]
+pub(super) struct HardwareBody {
+    /// What people call the board.
+    title: String,
+    /// In degrees Celsius, at its hottest place, where it tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature_c: Option<i32>,
+    /// Whether it is slowed at this moment, for heat or power.
+    throttled: bool,
+    /// Whether its supply is too weak at this moment.
+    under_voltage: bool,
+    /// How much of its card's life is used up, rounded up to ten, where the card tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    card_used_percent: Option<u8>,
+}
+
+impl From<Hardware> for HardwareBody {
+    fn from(hardware: Hardware) -> HardwareBody {
+        HardwareBody {
+            title: hardware.title,
+            temperature_c: hardware.temperature_mc.map(|heat| heat / 1000),
+            throttled: hardware.is_throttled,
+            under_voltage: hardware.is_under_voltage,
+            card_used_percent: hardware.card_used_percent,
+        }
+    }
 }
 
 /// How the node is.
@@ -55,6 +87,10 @@ pub(super) async fn status(call: Call) -> Result<Response, Error> {
             .as_ref()
             .map_or_else(Vec::new, |report| report.reasons.clone()),
         uptime_s: report.as_ref().map(|report| report.uptime.as_secs()),
+        board: report
+            .as_ref()
+            .and_then(|_| node.board().hardware())
+            .map(HardwareBody::from),
         stores: report.map(|report| report.stores.into_iter().map(StoreBody::from).collect()),
     };
     Ok(answer::json(StatusCode::OK, &body))

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::{Error, Refusal};
+use super::health::Health;
 use crate::id::{DiskName, DiskSerial, DiskUuid, StoreName};
 
 /// Orders that wait; a person gives one at a time.
@@ -136,6 +137,58 @@ pub struct Asked {
     answer: oneshot::Sender<Result<Done, Error>>,
 }
 
+/// What the hardware says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hardware {
+    /// What people call the board.
+    pub title: String,
+    /// The temperature at its hottest place, in thousandths of a degree Celsius, where it tells.
+    pub temperature_mc: Option<i32>,
+    /// Whether it is slowed at this moment, for heat or power.
+    pub is_throttled: bool,
+    /// Whether its supply is too weak at this moment.
+    pub is_under_voltage: bool,
+    /// How much of its card's life is used up, rounded up to ten; 110 is more than its maker promised.
+    pub card_used_percent: Option<u8>,
+    /// What its card has left to replace worn cells with.
+    pub card_reserve: Option<CardReserve>,
+}
+
+/// What a card has left to replace worn cells with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CardReserve {
+    /// Enough.
+    Good,
+    /// Four fifths are used.
+    Low,
+    /// Next to nothing.
+    Gone,
+}
+
+/// From here on someone should look, in thousandths of a degree: boards slow down at 80 to 85 degrees.
+const HOT_MC: i32 = 80_000;
+
+/// From here on a card should be replaced soon, in percent of its life.
+const WORN_PERCENT: u8 = 90;
+
+impl Hardware {
+    /// What someone should look at: by topic, and in words where there is something.
+    fn findings(&self) -> [(&'static str, Option<String>); 3] {
+        let heat = match self.temperature_mc.filter(|heat| *heat >= HOT_MC) {
+            Some(heat) => Some(format!("the board is at {} °C: give it air", heat / 1000)),
+            None if self.is_throttled => Some("the board is slowed, for heat or for weak power".to_owned()),
+            None => None,
+        };
+        let power = self.is_under_voltage.then(|| {
+            "the power supply is too weak: use the one made for the board, and a short cable".to_owned()
+        });
+        let is_worn = self.card_used_percent.is_some_and(|used| used >= WORN_PERCENT)
+            || matches!(self.card_reserve, Some(CardReserve::Low | CardReserve::Gone));
+        let card = is_worn.then(|| "the card is nearly worn out: copy the box to a new one".to_owned());
+        [("heat", heat), ("power", power), ("card", card)]
+    }
+}
+
 /// The board of a node; cloning is cheap.
 #[derive(Clone)]
 pub struct Board {
@@ -146,6 +199,9 @@ struct Inner {
     orders: mpsc::Sender<Asked>,
     /// Until the board edge takes it.
     untaken: Mutex<Option<mpsc::Receiver<Asked>>>,
+    /// What the hardware said last.
+    hardware: Mutex<Option<Hardware>>,
+    health: Health,
 }
 
 impl Asked {
@@ -157,14 +213,36 @@ impl Asked {
 }
 
 impl Board {
-    pub(super) fn new() -> Board {
+    pub(super) fn new(health: Health) -> Board {
         let (orders, untaken) = mpsc::channel(ORDERS_MAX);
         Board {
             inner: Arc::new(Inner {
                 orders,
                 untaken: Mutex::new(Some(untaken)),
+                hardware: Mutex::default(),
+                health,
             }),
         }
+    }
+
+    /// Takes note of what the hardware says; the node's health says what is the matter with it.
+    pub fn tell(&self, hardware: Hardware) {
+        for (topic, found) in hardware.findings() {
+            self.inner.health.note(topic, found);
+        }
+        *self.hardware_said() = Some(hardware);
+    }
+
+    /// What the hardware said last; `None` where nobody asks it.
+    pub fn hardware(&self) -> Option<Hardware> {
+        self.hardware_said().clone()
+    }
+
+    fn hardware_said(&self) -> std::sync::MutexGuard<'_, Option<Hardware>> {
+        self.inner
+            .hardware
+            .lock()
+            .expect("no thread panics while it holds what the hardware said")
     }
 
     /// Where orders come out, for the board edge; `None` where one took it already. Once it is dropped, orders are refused.
@@ -197,10 +275,12 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::tests::Bench;
 
     #[tokio::test]
     async fn orders_are_done_by_whoever_took_them_and_refused_before_and_after() {
-        let board = Board::new();
+        let bench = Bench::new();
+        let board = bench.node.board();
         let refused = |asked: Result<Done, Error>| matches!(asked, Err(Error::Refused(Refusal::NoBoard)));
         assert!(refused(board.ask(Order::Identify).await));
         let mut orders = board.orders().unwrap();
@@ -217,7 +297,8 @@ mod tests {
 
     #[tokio::test]
     async fn more_orders_than_wait_are_answered_as_busy() {
-        let board = Board::new();
+        let bench = Bench::new();
+        let board = bench.node.board();
         let mut orders = board.orders().unwrap();
         let waiting: Vec<_> = (0..ORDERS_MAX)
             .map(|_| {
@@ -237,5 +318,41 @@ mod tests {
         for asked in waiting {
             assert_eq!(asked.await.unwrap().unwrap(), Done::Done);
         }
+    }
+
+    #[test]
+    fn what_is_the_matter_with_the_hardware_is_in_the_health_as_long_as_it_is_so() {
+        let bench = Bench::new();
+        let board = bench.node.board();
+        let well = Hardware {
+            title: "A board".to_owned(),
+            temperature_mc: Some(50_000),
+            is_throttled: false,
+            is_under_voltage: false,
+            card_used_percent: Some(80),
+            card_reserve: Some(CardReserve::Good),
+        };
+        let reasons = |hardware: &Hardware| {
+            board.tell(hardware.clone());
+            assert_eq!(board.hardware().as_ref(), Some(hardware));
+            bench.node.health().report().reasons
+        };
+        assert_eq!(reasons(&well), Vec::<String>::new());
+        let ill = Hardware {
+            temperature_mc: Some(84_900),
+            is_throttled: true,
+            is_under_voltage: true,
+            card_reserve: Some(CardReserve::Low),
+            ..well.clone()
+        };
+        let said = reasons(&ill);
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert!(said[0].contains("84 °C") && said[1].contains("power") && said[2].contains("card"));
+        let slowed = Hardware {
+            is_throttled: true,
+            ..well.clone()
+        };
+        assert!(reasons(&slowed)[0].contains("slowed"));
+        assert_eq!(reasons(&well), Vec::<String>::new());
     }
 }

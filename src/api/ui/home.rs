@@ -218,6 +218,11 @@ fn state_card(call: &Call, stores: &[StoreInfo]) -> Markup {
     let report = call.node().health().report();
     let sum = |of: fn(&StoreInfo) -> u64| stores.iter().map(of).sum::<u64>();
     let free = stores.iter().filter_map(|info| info.status.free_bytes).max();
+    let heat = call
+        .node()
+        .board()
+        .hardware()
+        .and_then(|hardware| hardware.temperature_mc);
     html! {
         section.card aria-labelledby="state" {
             div.row.between {
@@ -237,6 +242,7 @@ fn state_card(call: &Call, stores: &[StoreInfo]) -> Markup {
                 div { dt { "Data" } dd { (size(sum(|info| info.status.plain_bytes))) } }
                 div { dt { "On disk" } dd { (size(sum(|info| info.status.stored_bytes))) } }
                 @if let Some(free) = free { div { dt { "Free" } dd { (size(free)) } } }
+                @if let Some(heat) = heat { div { dt { "Temperature" } dd { (heat / 1000) " °C" } } }
             }
             dl.lines {
                 dt { "Node id" } dd.mono { (identity.node_id()) }
