@@ -429,7 +429,7 @@ mod tests {
         fn splitting_loses_nothing(keys in prop::collection::btree_map("_?[a-c]{1,3}", "[0-9]{1,3}|\\[\\]|\"x\"", 0..6)) {
             let members: Vec<String> = keys
                 .iter()
-                .map(|(key, value)| format!("\"{key}\": {}", value.trim_start_matches('0').replace("", "")))
+                .map(|(key, value)| format!("\"{key}\": {}", value.trim_start_matches('0')))
                 .filter(|member| !member.ends_with(": "))
                 .collect();
             let text = format!("{{{}}}", members.join(" ,"));

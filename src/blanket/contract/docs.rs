@@ -16,7 +16,7 @@ pub(crate) fn a_document_comes_back_as_it_was_written(subject: &Subject) {
     );
     let doc = open(&database, "a");
     assert_eq!(doc.body.as_str(), text);
-    assert_eq!(doc.revisions, [first.clone()]);
+    assert_eq!(doc.revisions, std::slice::from_ref(&first));
     assert!(!doc.deleted);
     assert_eq!(doc.seq, seq(1));
     // What came with the edit has its generation.
