@@ -49,7 +49,7 @@ pub use claim::{
     claim_mac,
 };
 pub use clock::Clock;
-pub use documents::{DATABASES_OPEN_MAX, Db, Documents};
+pub use documents::{DATABASES_OPEN_MAX, DATABASES_USED_MAX, Db, Documents};
 pub use dropped::COLLECT_AFTER;
 pub use error::{Cause, Error, FolderError, Kind, Refusal};
 pub use events::{Delivery, EVENTS_KEPT, Event, EventId, Events, Subscription};

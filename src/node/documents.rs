@@ -4,8 +4,8 @@
 //! databases/NAME/            one database; `/` in its name is written `%2F`
 //! ```
 //!
-//! At most [`DATABASES_OPEN_MAX`] are open at a time; which were not used for longest and are used by nobody are closed. A
-//! database that cannot be opened does not stop the others, and the collector frees nothing in its store then.
+//! At most [`DATABASES_OPEN_MAX`] stay open when nobody uses them; which were not used for longest are closed. One whose changes
+//! somebody waits for is in use: at most [`DATABASES_USED_MAX`] are. A database that cannot be opened does not stop the others, and the collector frees nothing in its store then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -21,8 +21,11 @@ use crate::blanket::{self, Database};
 use crate::db;
 use crate::id::{BlobId, DbName, Seq, SeqError, StoreName};
 
-/// Databases open at a time: each holds three connections of SQLite, some 300 KiB.
+/// Databases that stay open when nobody uses them: each holds three connections of SQLite, some 300 KiB.
 pub const DATABASES_OPEN_MAX: usize = 16;
+
+/// Databases that are in use at a time, such as by apps that wait for their changes.
+pub const DATABASES_USED_MAX: usize = 64;
 
 /// Databases of a node.
 const DATABASES_MAX: usize = 10_000;
@@ -262,7 +265,7 @@ impl Shelf {
                 .min_by_key(|(_, opened)| opened.used)
                 .map(|(name, _)| name.clone())
             else {
-                return false;
+                return self.open.len() < DATABASES_USED_MAX;
             };
             self.open.remove(&oldest);
         }

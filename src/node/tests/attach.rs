@@ -175,7 +175,7 @@ async fn bytes_that_are_not_what_was_said_are_not_kept() {
 async fn databases_are_found_again_and_more_may_be_used_than_are_open() {
     let bench = Bench::new();
     let documents = bench.node.documents();
-    let names: Vec<DbName> = (0..DATABASES_OPEN_MAX + 4)
+    let names: Vec<DbName> = (0..=DATABASES_USED_MAX)
         .map(|n| db_name(&format!("n{n:02}/a")))
         .collect();
     for name in &names {
@@ -197,11 +197,11 @@ async fn databases_are_found_again_and_more_may_be_used_than_are_open() {
         })
     ));
     let mut held = Vec::new();
-    for name in &names[..DATABASES_OPEN_MAX] {
+    for name in &names[..DATABASES_USED_MAX] {
         held.push(documents.get(name.clone()).await.unwrap());
     }
     assert!(matches!(
-        documents.get(names[DATABASES_OPEN_MAX].clone()).await,
+        documents.get(names[DATABASES_USED_MAX].clone()).await,
         Err(Error::Busy)
     ));
     held.clear();
