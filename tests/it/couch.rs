@@ -3,7 +3,7 @@
 use refuge::node::Scope;
 use serde_json::{Value, json};
 
-use crate::served::{Reply, Served};
+use crate::served::{PASSWORD, Reply, Served};
 
 /// A node with a database, and an app's token for it.
 struct Couch {
@@ -508,4 +508,159 @@ fn what_a_replicated_document_says_changes_no_right() {
     assert_eq!(security(), json!({"members": {"names": ["x"]}}));
     assert_eq!(couch.put("still-2", "{}").status, 201);
     assert_eq!(couch.served.ask("GET", "/db/notes").send().status, 401);
+}
+
+#[test]
+fn people_sign_in_as_with_couchdb_and_their_cookie_is_for_our_own_pages() {
+    let couch = Couch::new();
+    let sign_in = |name: &str, password: &str| {
+        let body = json!({"name": name, "password": password}).to_string();
+        couch.served.ask("POST", "/db/_session").json(&body).send()
+    };
+    assert_eq!(sign_in("ada", "wrong").status, 401);
+    let session = sign_in("ada", PASSWORD);
+    assert_eq!(session.status, 200, "{}", session.text());
+    assert_eq!(session.json()["roles"], json!(["owner", "_admin"]));
+    let cookie = session.header("set-cookie").split(';').next().unwrap().to_owned();
+    let ask = |method: &str, target: &str| couch.served.ask(method, target).header("Cookie", &cookie);
+    assert_eq!(ask("GET", "/db/_session").send().json()["userCtx"]["name"], "ada");
+    assert_eq!(ask("PUT", "/db/notes/a").json("{}").send().status, 403);
+    let own = ask("PUT", "/db/notes/a").header("Origin", couch.served.origin());
+    assert_eq!(own.json("{}").send().status, 201);
+    let ended = ask("DELETE", "/db/_session").header("Origin", couch.served.origin());
+    assert_eq!(ended.send().status, 200);
+    assert_eq!(ask("GET", "/db/_session").send().status, 401);
+}
+
+#[test]
+fn servers_and_databases_answer_what_clients_look_at() {
+    let couch = Couch::new();
+    let admin = couch.served.owner_token();
+    let asked = |method: &str, target: &str, body: &str| {
+        let ask = couch.served.ask(method, target).bearer(&admin);
+        let reply = if body.is_empty() {
+            ask.send()
+        } else {
+            ask.json(body).send()
+        };
+        assert!(
+            reply.status < 300,
+            "{method} {target}: {} {}",
+            reply.status,
+            reply.text()
+        );
+        reply.json()
+    };
+    let root = asked("GET", "/db/", "");
+    assert_eq!(root, asked("GET", "/db", ""));
+    assert_eq!(
+        (&root["couchdb"], root["uuid"].as_str().map(str::len)),
+        (&json!("Welcome"), Some(32))
+    );
+    assert_eq!(asked("GET", "/db/_up", "")["status"], "ok");
+    assert_eq!(asked("GET", "/db/_active_tasks", ""), json!([]));
+    assert_eq!(
+        asked("GET", "/db/_uuids?count=3", "")["uuids"]
+            .as_array()
+            .map(Vec::len),
+        Some(3)
+    );
+    asked("PUT", "/db/zoo%2Fcats", "");
+    assert_eq!(asked("GET", "/db/_all_dbs", ""), json!(["notes", "zoo/cats"]));
+    assert_eq!(
+        asked("GET", "/db/_all_dbs?startkey=%22o%22&limit=1", ""),
+        json!(["zoo/cats"])
+    );
+    assert_eq!(asked("GET", "/db/zoo%2Fcats/", "")["db_name"], "zoo/cats");
+
+    let first = asked("PUT", "/db/notes/a", "{}")["rev"].clone();
+    asked(
+        "PUT",
+        "/db/notes/_design/app",
+        r#"{"views":{"v":{"map":"function(doc){}"}}}"#,
+    );
+    asked("POST", "/db/notes", r#"{"_id":"_local/mark","at":1}"#);
+    let rows = |target: &str, body: &str| -> Vec<Value> {
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        asked(method, target, body)["rows"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["key"].clone())
+            .collect()
+    };
+    assert_eq!(rows("/db/notes/_all_docs", ""), ["_design/app", "a"]);
+    assert_eq!(
+        rows("/db/notes/_all_docs?endkey=%22_design0%22", ""),
+        ["_design/app"]
+    );
+    assert_eq!(rows("/db/notes/_all_docs?startkey=%22_design0%22", ""), ["a"]);
+    assert_eq!(
+        rows("/db/notes/_all_docs?startkey=null", ""),
+        ["_design/app", "a"]
+    );
+    assert_eq!(
+        rows("/db/notes/_all_docs?startkey=%7B%7D", ""),
+        Vec::<Value>::new()
+    );
+    assert_eq!(rows("/db/notes/_all_docs", r#"{"keys":["a","b"]}"#), ["a", "b"]);
+    assert_eq!(rows("/db/notes/_design_docs", ""), ["_design/app"]);
+    assert_eq!(rows("/db/notes/_local_docs", ""), ["_local/mark"]);
+    let lists = asked(
+        "POST",
+        "/db/notes/_all_docs/queries",
+        r#"{"queries":[{"keys":["a"]},{"limit":1}]}"#,
+    );
+    assert_eq!(lists["results"].as_array().map(Vec::len), Some(2));
+
+    let missing = asked("POST", "/db/notes/_missing_revs", r#"{"a":["1-x"]}"#);
+    assert_eq!(missing, json!({"missing_revs": {"a": ["1-x"]}}));
+    let diff = asked("POST", "/db/notes/_revs_diff", r#"{"a":["2-x"],"b":["1-y"]}"#);
+    assert_eq!(
+        diff["a"],
+        json!({"missing": ["2-x"], "possible_ancestors": [first]})
+    );
+    assert_eq!(diff["b"], json!({"missing": ["1-y"]}));
+    assert_eq!(
+        asked("POST", "/db/notes/_explain", r#"{"selector":{"a":1}}"#)["index"]["type"],
+        "special"
+    );
+    assert_eq!(asked("GET", "/db/notes/_revs_limit", ""), json!(1000));
+    asked("PUT", "/db/notes/_revs_limit", "5");
+    assert_eq!(asked("GET", "/db/notes/_revs_limit", ""), json!(5));
+    assert_eq!(
+        asked("POST", "/db/notes/_ensure_full_commit", "")["instance_start_time"],
+        "0"
+    );
+    asked("POST", "/db/notes/_compact", "");
+    asked("POST", "/db/notes/_view_cleanup", "");
+    let purged = asked("POST", "/db/notes/_purge", &format!("{{\"a\":[{first}]}}"));
+    assert_eq!(purged["purged"]["a"], json!([first]));
+    assert_eq!(couch.send("GET", "/db/notes/a", None).json()["reason"], "missing");
+    asked("DELETE", "/db/zoo%2Fcats", "");
+    assert_eq!(asked("GET", "/db/_all_dbs", ""), json!(["notes"]));
+}
+
+#[test]
+fn events_of_a_feed_are_written_as_the_standard_says() {
+    let couch = Couch::new();
+    couch.put("a", "{}");
+    let feed = couch.send("GET", "/db/notes/_changes?feed=eventsource&limit=1", None);
+    assert_eq!(feed.header("content-type"), "text/event-stream");
+    let text = feed.text();
+    let data: Value =
+        serde_json::from_str(text.lines().next().unwrap().strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(data["id"], "a");
+    assert!(text.ends_with(&format!("\nid: {}\n\n", data["seq"])), "{text}");
+    let lines = couch
+        .send("GET", "/db/notes/_changes?feed=continuous&timeout=1", None)
+        .text();
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(
+        (&lines[0]["id"], &lines[1]["last_seq"]),
+        (&json!("a"), &lines[0]["seq"])
+    );
 }
