@@ -15,6 +15,7 @@ mod changes;
 pub mod collate;
 #[cfg(test)]
 pub(crate) mod contract;
+mod copy;
 mod database;
 mod doc;
 mod engine;
@@ -31,6 +32,7 @@ mod tree;
 mod writer;
 
 pub use changes::{Change, ChangesEnd, ChangesQuery, Head, ListQuery, Listed, Missing, PENDING_COUNTED_MAX};
+pub use copy::copy;
 pub use database::{Database, Info, Snapshot};
 pub use doc::{
     ATTACHMENTS_MAX, Attachment, AttachmentEdit, Attachments, BODY_BYTES_MAX, Body, Content, Doc, DocError,
