@@ -5,6 +5,7 @@ mod blobs;
 mod board;
 mod check;
 mod claim;
+mod db;
 mod diff;
 mod discover;
 mod exit;
@@ -85,6 +86,7 @@ enum Work {
     Claim(claim::Args),
     Login(login::Args),
     Store(store::Args),
+    Db(db::Args),
     Token(token::Args),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
@@ -151,6 +153,7 @@ fn perform(work: Work, session: &mut Session) -> anyhow::Result<Exit> {
         Work::Claim(args) => claim::run(args, session),
         Work::Login(args) => login::run(args, session),
         Work::Store(args) => store::run(args, session),
+        Work::Db(args) => db::run(args, session),
         Work::Token(args) => token::run(args, session),
         Work::Completions(args) => manual::completions(args, session),
         Work::Man(args) => manual::man(args, session),

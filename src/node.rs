@@ -73,8 +73,9 @@ pub use upload::{
 pub use crate::blanket::collate::compare as compare_values;
 pub use crate::blanket::selector::{FieldPath, Selector as MangoSelector, SelectorError};
 pub use crate::blanket::{
-    Attachment, AttachmentEdit, Body as DocumentBody, Change, ChangesQuery, Database, Doc, Edit,
-    Error as DatabaseError, ListQuery, Listed, LocalDoc, Options as DatabaseOptions, Refused, RevTree, Which,
+    Attachment, AttachmentEdit, BODY_BYTES_MAX as DOCUMENT_BYTES_MAX, Body as DocumentBody, Change,
+    ChangesQuery, Database, Doc, Edit, EngineKind, Error as DatabaseError, ListQuery, Listed, LocalDoc,
+    Options as DatabaseOptions, Refused, RevTree, Which, copy as copy_documents, split as split_document,
 };
 use crate::coffer;
 pub use crate::coffer::{

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod claiming;
+mod documents;
 mod folders;
 mod help;
 mod interrupted;

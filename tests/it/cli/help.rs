@@ -36,6 +36,7 @@ fn every_command_explains_itself_with_an_example() {
         "check",
         "gc",
         "store",
+        "db",
         "id",
         "claim",
         "token",

@@ -1,0 +1,123 @@
+//! `refuge db`: databases and documents of a data folder, without a server.
+
+use serde_json::{Value, json};
+
+use super::Desk;
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn document(desk: &Desk, id: &str) -> Value {
+    serde_json::from_str(&desk.here(["db", "get", "notes", id]).done()).unwrap()
+}
+
+#[test]
+fn a_document_is_written_read_changed_and_deleted() {
+    let desk = Desk::new();
+    desk.here(["db", "create", "notes"]).done();
+    let file = desk.write("milk.json", " {\"title\": \"Milk\", \"n\": 1.50}");
+    let file = file.to_str().unwrap();
+    let first = desk.here(["db", "put", "notes", "milk", file]).done();
+    let text = desk.here(["db", "get", "notes", "milk"]).done();
+    assert_eq!(
+        text,
+        format!("{{\"_id\":\"milk\",\"_rev\":\"{first}\",\"title\": \"Milk\", \"n\": 1.50}}")
+    );
+    desk.here(["db", "put", "notes", "milk", file])
+        .refused(1, "--rev");
+    // What was printed can be edited and given back.
+    let mut changed = document(&desk, "milk");
+    changed["title"] = json!("Bread");
+    let file = desk.write("bread.json", changed.to_string());
+    let second = desk
+        .here(["db", "put", "notes", "milk", file.to_str().unwrap()])
+        .done();
+    assert!(second.starts_with("2-"), "{second}");
+    assert_eq!(document(&desk, "milk")["title"], "Bread");
+    let gone = desk.here(["db", "rm", "notes", "milk"]).done();
+    assert!(gone.starts_with("3-"), "{gone}");
+    desk.here(["db", "get", "notes", "milk"]).refused(3, "milk");
+    desk.here(["db", "rm", "notes", "milk"]).refused(3, "milk");
+    let deleted = desk.here(["db", "get", "notes", "milk", "--rev", &gone]).done();
+    assert_eq!(
+        deleted,
+        format!("{{\"_id\":\"milk\",\"_rev\":\"{gone}\",\"_deleted\":true}}")
+    );
+    let found = lines(&desk.here(["db", "changes", "notes", "--json"]).done());
+    assert_eq!(found.len(), 1);
+    assert_eq!(
+        (&found[0]["id"], &found[0]["deleted"]),
+        (&json!("milk"), &json!(true))
+    );
+    assert_eq!(found[0]["changes"], json!([{"rev": gone}]));
+    let last = found[0]["seq"].as_str().unwrap();
+    assert_eq!(desk.here(["db", "changes", "notes", "--since", last]).done(), "");
+}
+
+#[test]
+fn databases_are_listed_copied_compacted_and_deleted() {
+    let desk = Desk::new();
+    desk.here(["db", "create", "notes", "--revs-limit", "20"]).done();
+    desk.here(["db", "create", "notes"]).refused(1, "notes");
+    for n in 0..3 {
+        let file = desk.write("doc.json", json!({ "n": n }).to_string());
+        desk.here(["db", "put", "notes", &format!("doc{n}"), file.to_str().unwrap()])
+            .done();
+    }
+    let copied = desk.here(["db", "copy", "notes", "old/notes", "--json"]).done();
+    assert_eq!(lines(&copied), [json!({ "docs": 3 })]);
+    let ids = |db: &str| -> Vec<Value> {
+        lines(&desk.here(["db", "ls", db, "--json"]).done())
+            .iter()
+            .map(|row| row["id"].clone())
+            .collect()
+    };
+    assert_eq!(ids("old/notes"), ["doc0", "doc1", "doc2"]);
+    let found = lines(&desk.here(["db", "ls", "--json"]).done());
+    let counts: Vec<(&str, u64, &str)> = found
+        .iter()
+        .map(|line| {
+            let text = |key: &str| line[key].as_str().unwrap();
+            (text("name"), line["docs"].as_u64().unwrap(), text("engine"))
+        })
+        .collect();
+    assert_eq!(counts, [("notes", 3, "sqlite"), ("old/notes", 3, "sqlite")]);
+    desk.here(["db", "compact", "notes"]).done();
+    assert_eq!(ids("notes").len(), 3);
+    desk.here(["db", "rm", "notes"]).refused(2, "--not-empty");
+    desk.here(["db", "rm", "notes", "--not-empty"]).done();
+    desk.here(["db", "ls", "notes"]).refused(3, "notes");
+    assert_eq!(ids("old/notes").len(), 3);
+}
+
+#[test]
+fn what_is_no_document_and_no_database_is_refused_by_reason() {
+    let desk = Desk::new();
+    desk.here(["db", "ls"]).refused(3, "data");
+    desk.here(["db", "create", "notes", "--engine", "access"])
+        .refused(2, "access");
+    desk.here(["db", "create", "Notes"]).refused(2, "lower-case");
+    desk.here(["db", "create", "notes"]).done();
+    let put = |json: &str| {
+        let file = desk.write("doc.json", json);
+        desk.here(["db", "put", "notes", "a", file.to_str().unwrap()])
+    };
+    put("{\"a\":1").refused(2, "invalid JSON");
+    put("[1]").refused(2, "object");
+    put("{\"a\":1,\"a\":2}").refused(2, "twice");
+    put("{\"_strange\":1}").refused(2, "_strange");
+    put("{\"_id\":\"b\"}").refused(2, "_id");
+    put("{\"_rev\":\"x\"}").refused(2, "revision");
+    put("{\"_attachments\":{\"a\":{\"data\":\"\"}}}").refused(2, "stub");
+    put("{\"_attachments\":{\"a\":{\"stub\":true}}}").refused(2, "\"a\"");
+    put(&"[".repeat(100)).refused(2, "deep");
+    desk.here(["db", "get", "nothing", "a"]).refused(3, "nothing");
+    desk.here(["db", "get", "notes", "_local/a"])
+        .refused(2, "underscore");
+    desk.here(["db", "changes", "notes", "--since", "soon"])
+        .refused(2, "sequence");
+    assert_eq!(desk.here(["db", "ls", "notes"]).done(), "");
+}
