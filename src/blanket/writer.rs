@@ -13,6 +13,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -38,10 +39,14 @@ const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How often in a row a leader gives the processor away for writers that are likely to come.
 const YIELDS_FOR_EXPECTED: usize = 128;
 
-/// The same once as many came as lately.
+/// On a slow medium a leader waits longer for them: up to this part of what the last commit took, so that a writer who does
+/// not come costs the others little.
+const COMMIT_SHARE_FOR_EXPECTED: u32 = 8;
+
+/// How often it does once as many came as lately.
 const YIELDS_FOR_MORE: usize = 4;
 
-/// Groups whose sizes tell how many writers to expect.
+/// Groups whose writers tell how many to expect.
 const GROUPS_REMEMBERED: usize = 16;
 
 /// Something to write.
@@ -79,6 +84,8 @@ struct Queue {
     waiting: VecDeque<Arc<Ticket>>,
     is_led: bool,
     sizes: Sizes,
+    /// How long the last commit took.
+    commit_took: Duration,
 }
 
 struct State {
@@ -150,9 +157,14 @@ impl Writer {
     /// Writes one group and hands the lead on.
     fn lead(&self) {
         let (group, jobs) = self.gather();
+        let begun = Instant::now();
         let answers = self.commit(jobs);
         {
             let mut queue = lock(&self.queue);
+            // Whoever came too late for this group is a writer as well, and may be in time for the next.
+            let writers = group.len() + queue.waiting.len();
+            queue.sizes.note(writers);
+            queue.commit_took = begun.elapsed();
             match queue.waiting.front() {
                 Some(next) => next.tell(Stage::Leads),
                 None => queue.is_led = false,
@@ -167,6 +179,7 @@ impl Writer {
     fn gather(&self) -> (Vec<Arc<Ticket>>, Vec<Job>) {
         let mut group: Vec<Arc<Ticket>> = Vec::new();
         let (mut edits, mut bytes, mut yields) = (0, 0, 0);
+        let begun = Instant::now();
         loop {
             let mut queue = lock(&self.queue);
             let before = group.len();
@@ -182,12 +195,14 @@ impl Writer {
                 group.extend(queue.waiting.pop_front());
             }
             yields = if group.len() > before { 0 } else { yields + 1 };
-            let patience = match group.len() < queue.sizes.largest() {
-                true => YIELDS_FOR_EXPECTED,
-                false => YIELDS_FOR_MORE,
+            let is_patient = match group.len() < queue.sizes.largest() {
+                true => {
+                    yields <= YIELDS_FOR_EXPECTED
+                        || begun.elapsed() < queue.commit_took / COMMIT_SHARE_FOR_EXPECTED
+                }
+                false => yields <= YIELDS_FOR_MORE,
             };
-            if is_full || yields > patience {
-                queue.sizes.note(group.len());
+            if is_full || !is_patient {
                 break;
             }
             drop(queue);
@@ -374,7 +389,7 @@ impl Ticket {
     }
 }
 
-/// Jobs of the last groups: as many writers as came together before are likely to do so again.
+/// Writers at the end of the last groups: as many as came together before are likely to do so again.
 #[derive(Default)]
 struct Sizes {
     last: [usize; GROUPS_REMEMBERED],
