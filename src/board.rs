@@ -8,7 +8,7 @@
 //! |---|---|
 //! | pressed | unclaimed: for two minutes no claim code is needed; in any case the light shows which box it is |
 //! | held for 10 s | factory reset; the light warns from the third second on, letting go stops it |
-//! | held from before the start, for 5 s | recovery: the accounts are set aside, and the box has a new claim code |
+//! | held from before the start, for 5 s, then let go | recovery: the accounts are set aside, and the box has a new claim code |
 
 mod button;
 mod error;
@@ -32,7 +32,7 @@ pub use error::Error;
 pub use privileged::{DISKS_FOLDER, HELPER_SOCKET, HelperOptions, help};
 pub use profile::Profile;
 
-use self::button::{Button, Press};
+use self::button::{Button, Press, RECOVER_AFTER, STUCK_AFTER};
 use self::led::Pattern;
 use self::lines::{Contact, Light};
 use self::show::{Seen, Show, pattern_of};
@@ -41,9 +41,6 @@ use crate::node::{self, Asked, Done, Node, Order};
 
 /// How soon the light follows the state of the node.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-
-/// A button that is held so long from before the start is no accident.
-const RECOVER_AFTER: Duration = Duration::from_secs(5);
 
 /// How soon a disk that was pulled or plugged in is dealt with.
 const DISKS_EVERY: Duration = Duration::from_secs(2);
@@ -95,21 +92,26 @@ pub fn devices(profile: &Profile) -> Vec<PathBuf> {
     led.into_iter().chain(button).collect()
 }
 
-/// Whether the button is held, from before now on and for five seconds; at once where it is not. The light warns meanwhile.
+/// Whether the button is held, from before now on and for five seconds, and then let go; at once where it is not. The light
+/// warns meanwhile, and blinks when it was long enough.
 pub async fn is_held_at_start(profile: &Path) -> bool {
     let Some(mut parts) = Parts::open(profile) else {
         return false;
     };
     let started = Instant::now();
-    while parts.is_down() == Some(true) {
+    loop {
         let now = started.elapsed();
-        if now >= RECOVER_AFTER {
-            return true;
+        let is_down = parts.is_down() == Some(true);
+        if let Some(is_held) = button::is_held(is_down, now) {
+            return is_held;
         }
-        let next = parts.show(Pattern::Warning, now).unwrap_or(RECOVER_AFTER);
-        parts.wait(started + next.min(RECOVER_AFTER)).await;
+        let (pattern, end) = match now < RECOVER_AFTER {
+            true => (Pattern::Warning, RECOVER_AFTER),
+            false => (Pattern::Identify, STUCK_AFTER),
+        };
+        let next = parts.show(pattern, now).unwrap_or(end);
+        parts.wait(started + next.min(end)).await;
     }
-    false
 }
 
 /// Shows how the node is, from before it is `opened`, hears the button and looks after disks, until `shutdown` or a reset.

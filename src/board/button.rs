@@ -18,6 +18,12 @@ const WARN: Duration = Duration::from_secs(3);
 /// Held for so long, nobody means anything else.
 const LONG: Duration = Duration::from_secs(10);
 
+/// A button that is held so long from before the start is no accident.
+pub(super) const RECOVER_AFTER: Duration = Duration::from_secs(5);
+
+/// One that is still down then sticks, or was wired the other way round.
+pub(super) const STUCK_AFTER: Duration = Duration::from_secs(25);
+
 /// What was done with the button.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Press {
@@ -47,6 +53,15 @@ enum State {
         since: Duration,
         up: Duration,
     },
+}
+
+/// Whether a button that was down at the start, and all the time up to `now`, was held on purpose: for a while, and then let
+/// go; `None` as long as that is open.
+pub(super) fn is_held(is_down: bool, now: Duration) -> Option<bool> {
+    match is_down {
+        true => (now >= STUCK_AFTER).then_some(false),
+        false => Some(now >= RECOVER_AFTER),
+    }
 }
 
 impl Button {
@@ -168,6 +183,17 @@ mod tests {
         assert_eq!(button.level(false, at(10_990)), None);
         assert!(!button.is_warning(at(10_990)));
         assert_eq!(button.level(false, at(11_020)), None);
+    }
+
+    #[test]
+    fn a_button_held_at_the_start_counts_when_it_is_let_go_and_one_that_sticks_never() {
+        assert_eq!(is_held(false, at(0)), Some(false));
+        assert_eq!(is_held(true, at(4999)), None);
+        assert_eq!(is_held(false, at(4999)), Some(false));
+        assert_eq!(is_held(true, at(5000)), None);
+        assert_eq!(is_held(false, at(5000)), Some(true));
+        assert_eq!(is_held(true, at(24_999)), None);
+        assert_eq!(is_held(true, at(25_000)), Some(false));
     }
 
     #[test]
