@@ -77,7 +77,7 @@ pub(super) struct Summary {
 pub struct Sizes {
     /// On the medium.
     pub file_bytes: u64,
-    /// Of those, what is in use; the rest [`Engine::compact`] gives back.
+    /// Of those, what is in use; the rest a compaction gives back.
     pub active_bytes: u64,
 }
 

@@ -80,7 +80,7 @@ impl RevTree {
     /// Reads what [`RevTree::encode`] wrote.
     ///
     /// # Errors
-    /// [`CodecError`].
+    /// `CodecError`: where the bytes are damaged, or of a newer version.
     pub fn decode(bytes: &[u8]) -> Result<RevTree, CodecError> {
         let mut input = Input::begin(bytes)?;
         let mut tree = RevTree::new();
