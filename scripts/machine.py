@@ -107,7 +107,8 @@ class Machine:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log.write_bytes(b"")
         # A Unix socket's path has room for 108 bytes; the folder may be deeper.
-        self.control = tempfile.mkdtemp(prefix="refuge-qemu.")
+        self.controls = tempfile.TemporaryDirectory(prefix="refuge-qemu.")
+        self.control = self.controls.name
         forwards = f"hostfwd=tcp:127.0.0.1:{self.https}-:443,hostfwd=tcp:127.0.0.1:{self.http}-:80"
         command = [machine["program"], *machine["arguments"], "-m", str(self.memory_mib)]
         command += ["-accel", "tcg,tb-size=256", "-bios", machine["firmware"]]
