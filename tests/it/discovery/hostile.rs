@@ -137,6 +137,9 @@ fn a_question_to_the_group_is_answered_to_the_group_whatever_its_hop_limit() {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, MDNS)).unwrap();
         socket.join_multicast_v4(&group, &lan.address(1)).unwrap();
         socket.set_multicast_ttl_v4(1).unwrap();
+        // Without a route to the world a group is reached by saying where.
+        let sends = socket2::SockRef::from(&socket);
+        sends.set_multicast_if_v4(&lan.address(1)).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_millis(1100)))
             .unwrap();
