@@ -22,6 +22,7 @@ mod engine;
 mod error;
 mod folder;
 pub mod json;
+mod kind;
 mod memory;
 mod merge;
 mod revid;
@@ -40,6 +41,7 @@ pub use doc::{
 };
 pub use engine::{LocalDoc, Sizes, Which};
 pub use error::Error;
-pub use folder::{EngineKind, Options, create_db, list_dbs, open_db, remove_db, set_aside};
+pub use folder::{Options, create_db, list_dbs, open_db, remove_db, set_aside};
+pub use kind::EngineKind;
 pub use tree::{BadHistory, Leaf, Merged, REVS_LIMIT, RevTree};
 pub use writer::EDITS_MAX;

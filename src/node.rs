@@ -12,6 +12,7 @@ mod board;
 mod browse;
 mod claim;
 mod clock;
+mod disk;
 mod documents;
 mod doubt;
 mod dropped;
@@ -42,13 +43,14 @@ pub use access::{Principal, Role, Scope, Scopes, Via};
 pub use account::{Account, Accounts, PasswordChange};
 pub use attach::{Attached, Attaching, Expected};
 pub use blobs::{Blobs, Reading, Receiver};
-pub use board::{Adoption, Asked, Board, CardReserve, Disk, DiskTrouble, Done, Hardware, Holds, Order};
+pub use board::{Adoption, Asked, Board, CardReserve, Done, Hardware, Order};
 pub use browse::{FOLDER_PAGE_MAX, FileReading};
 pub use claim::{
     CLAIM_EXPORTER_LABEL, CLAIM_WINDOW, Claim, ClaimCode, ClaimCodeError, ClaimProof, ClaimSide, Proven,
     claim_mac,
 };
 pub use clock::Clock;
+pub use disk::{Disk, DiskTrouble, Holds};
 pub use documents::{DATABASES_OPEN_MAX, DATABASES_USED_MAX, Db, Documents};
 pub use dropped::COLLECT_AFTER;
 pub use error::{Cause, Error, FolderError, Kind, Refusal};

@@ -23,7 +23,7 @@ use super::changes::{Change, ChangesEnd, ChangesQuery, ListQuery, Listed};
 use super::database::Database;
 use super::doc::{Attachment, AttachmentEdit, Body, Doc, Edit, Refused};
 use super::engine::Engine;
-use super::folder::EngineKind;
+use super::kind::EngineKind;
 use super::memory::Memory;
 use super::settings::Settings;
 use super::sqlite::{DOCUMENTS_FILE, Sqlite};

@@ -92,7 +92,8 @@ fn replicated(doc: Doc) -> Edit {
 #[cfg(test)]
 mod tests {
     use super::super::contract::{attachment, changes, edit, id, replicated, rev, save, with};
-    use super::super::folder::{EngineKind, Options, create_db};
+    use super::super::folder::{Options, create_db};
+    use super::super::kind::EngineKind;
     use super::*;
 
     #[test]

@@ -15,7 +15,7 @@ use super::changes::{
 use super::doc::{Body, Content, Doc, Edit, Refused};
 use super::engine::{Engine, Loaded, LocalDoc, Row, Sizes, Visit, Which};
 use super::error::Error;
-use super::folder::EngineKind;
+use super::kind::EngineKind;
 use super::settings::{REVS_LIMIT_KEY, SECURITY_KEY, Settings};
 use super::tree::{Leaf, RevTree};
 use super::writer::{Answer, EDITS_MAX, Job, Writer};

@@ -9,29 +9,19 @@
 //!
 //! A database is made in a folder of another name, flushed, and renamed: it is there with all its settings, or not.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::database::Database;
 use super::engine::Engine;
 use super::error::Error;
+use super::kind::EngineKind;
 use super::memory::Memory;
 use super::settings::{self, Settings};
 use super::sqlite::{DOCUMENTS_FILE, Sqlite};
 use super::tree::REVS_LIMIT;
 use crate::id::{DbName, StoreName};
-
-/// What keeps a database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EngineKind {
-    /// One SQLite file: the default.
-    Sqlite,
-    /// In memory: gone when it is closed. For tests and for trying things out.
-    Memory,
-}
 
 /// What a database is made as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,29 +40,6 @@ impl Default for Options {
             engine: EngineKind::Sqlite,
             blobs: StoreName::main(),
             revs_limit: REVS_LIMIT,
-        }
-    }
-}
-
-impl fmt::Display for EngineKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            EngineKind::Sqlite => "sqlite",
-            EngineKind::Memory => "memory",
-        })
-    }
-}
-
-impl FromStr for EngineKind {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "sqlite" => Ok(EngineKind::Sqlite),
-            "memory" => Ok(EngineKind::Memory),
-            other => Err(Error::NoEngine {
-                engine: other.to_owned(),
-            }),
         }
     }
 }

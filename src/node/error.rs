@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use super::board::DiskTrouble;
+use super::disk::DiskTrouble;
 use crate::id::{BlobId, StoreName};
 use crate::{blanket, coffer, db, durable, files};
 
