@@ -173,7 +173,7 @@ ROWS = [
     alone("million", "start with 1,000,000 blobs", "ready_seconds", 2.0, seconds, "2 s"),
     alone("million", "resident with 1,000,000 blobs, after a LIST", "resident_kib", 40 * 1024.0, mebibytes, "40 MiB"),
     alone("upload", "memory added by a 4 GiB upload", "added_kib", 8 * 1024.0, mebibytes, "8 MiB"),
-    alone("arm-size", "armv7 binary", "armv7_bytes", 5.0 * 2**20, lambda size: f"{size / 2**20:.2f} MiB", "5 MiB"),
+    alone("arm-size", "armv7 binary", "armv7_bytes", 6.0 * 2**20, lambda size: f"{size / 2**20:.2f} MiB", "6 MiB"),
     alone(
         "device",
         "written to the device per byte, 100,000 × 4 KiB, 16 connections",
