@@ -378,7 +378,23 @@ impl Core {
         Ok(())
     }
 
-    fn delete(&self, ids: &[BlobId], quarantined: bool) -> Result<Vec<bool>, Error> {
+    fn delete(&self, ids: &[BlobId]) -> Result<Vec<bool>, Error> {
+        self.remove(ids, false, |_| true)
+    }
+
+    /// Deletes a blob that was set aside, if it is still where it was then.
+    fn delete_set_aside(&self, id: &BlobId, aside: &Entry) -> Result<bool, Error> {
+        let is_there = |entry: &Entry| (entry.volume, entry.offset) == (aside.volume, aside.offset);
+        self.remove(&[*id], true, is_there).map(|gone| gone == [true])
+    }
+
+    /// Writes tombstones for the blobs that are `meant`; says which those were. Durable on return.
+    fn remove(
+        &self,
+        ids: &[BlobId],
+        quarantined: bool,
+        meant: impl Fn(&Entry) -> bool,
+    ) -> Result<Vec<bool>, Error> {
         self.writable()?;
         let mut solos = Vec::new();
         let mut gone = Vec::with_capacity(ids.len());
@@ -386,7 +402,8 @@ impl Core {
             let mut writer = self.writer_for(|id| ids.contains(&id));
             let mut run = || -> Result<(), Error> {
                 for id in ids {
-                    let entry = self.newest(&writer, id)?.filter(|entry| !entry.alias);
+                    let entry = self.newest(&writer, id)?;
+                    let entry = entry.filter(|entry| !entry.alias && meant(entry));
                     gone.push(entry.is_some());
                     if let Some(entry) = entry {
                         self.append_tombstone(&mut writer, *id, entry, quarantined)?;
@@ -614,7 +631,7 @@ impl Backend for Haystack {
     }
 
     fn delete(&self, ids: &[BlobId]) -> Result<Vec<bool>, Error> {
-        self.core.mended(|| self.core.delete(ids, false))
+        self.core.mended(|| self.core.delete(ids))
     }
 
     fn resolve(&self, alias: &Sha256Id) -> Result<Option<BlobId>, Error> {

@@ -158,27 +158,31 @@ fn read(core: &Core, id: &BlobId, report: &mut CheckReport) -> Result<State, Err
 }
 
 /// Copies the needle of a damaged blob to quarantine/ and takes it out of the index. Durable on return.
+///
+/// Only what was copied goes: where the blob was put anew or moved meanwhile, what is there now is copied as well.
 pub(super) fn quarantine(core: &Core, id: &BlobId) -> Result<(), Error> {
-    let Some(entry) = core.index.live(id)? else {
-        return Ok(());
-    };
-    core.writable()?;
-    let folder = core.volumes.folder("quarantine");
-    let target = folder.join(format!(
-        "{}-{:08x}-{}.needle",
-        id.hex(),
-        entry.volume,
-        entry.offset
-    ));
-    // A disk that can't read the needle must not keep it in the way of a good copy.
-    match copy_needle(core, &entry, &target) {
-        Ok(true) => {
-            core.quarantined.fetch_add(1, Ordering::Relaxed);
+    while let Some(entry) = core.index.live(id)? {
+        core.writable()?;
+        let folder = core.volumes.folder("quarantine");
+        let target = folder.join(format!(
+            "{}-{:08x}-{}.needle",
+            id.hex(),
+            entry.volume,
+            entry.offset
+        ));
+        // A disk that can't read the needle must not keep it in the way of a good copy.
+        match copy_needle(core, &entry, &target) {
+            Ok(true) => {
+                core.quarantined.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%id, %error, "the bytes of a damaged blob could not be kept"),
         }
-        Ok(false) => {}
-        Err(error) => tracing::warn!(%id, %error, "the bytes of a damaged blob could not be kept"),
+        if core.delete_set_aside(id, &entry)? {
+            break;
+        }
     }
-    core.delete(&[*id], true).map(|_| ())
+    Ok(())
 }
 
 /// Says whether anything was kept.

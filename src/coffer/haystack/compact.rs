@@ -3,7 +3,8 @@
 //! Serving goes on: a needle is moved under the writer's lock only if the index still points at it, readers
 //! that hold the old file read on, and who looks up late looks up again. The order that makes it safe: copies
 //! flushed, checkpoint that names only the copies durable, old file removed. Cut anywhere, there are at worst
-//! two copies with one sequence number.
+//! two copies with one sequence number. A volume may be full and yet hold needles of a group whose flush is still to
+//! come: those are moved like all others.
 
 use std::sync::Arc;
 
@@ -106,11 +107,13 @@ fn keep(core: &Core, volume: &Arc<Volume>, offset: u64, header: &Header) -> Resu
     if header.kind == Kind::Tombstone {
         return keep_tombstone(core, volume, header);
     }
-    if wanted(core.index.get(&header.id)?.filter(|entry| !entry.dead)).is_none() {
+    // What is not shown yet counts as well: a group that filled this volume may be acknowledged at any moment.
+    if wanted(core.newest(&core.writer(), &header.id)?).is_none() {
         return Ok(0);
     }
     // Read and checked before the lock is taken; a damaged blob must not go with its volume.
     if header.kind == Kind::Blob && !is_whole(volume, offset, header) {
+        core.flush()?;
         check::quarantine(core, &header.id)?;
         return Ok(0);
     }
@@ -213,4 +216,52 @@ fn body_of(volume: &Volume, offset: u64, header: &Header) -> Result<Vec<u8>, Err
     let mut body = vec![0; usize::try_from(header.stored_len).map_err(too_large)?];
     volume.read_exact(&mut body, offset + HEADER_BYTES as u64)?;
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Haystack, HaystackOptions};
+    use super::compact_one;
+    use crate::coffer::backend::{Backend, Class, read_whole};
+    use crate::coffer::frame::{Compression, Packed};
+    use crate::id::BlobId;
+
+    fn append(store: &Haystack, blobs: std::ops::Range<u8>) -> Vec<BlobId> {
+        let batch: Vec<Packed> = blobs
+            .map(|fill| Packed::new(vec![fill; 3000].into(), Class::Part, Compression::OFF))
+            .collect();
+        store.append(&batch).unwrap();
+        batch.iter().map(Packed::id).collect()
+    }
+
+    fn all_readable(store: &Haystack, ids: &[BlobId]) {
+        for id in ids {
+            let mut reader = store.open(id).unwrap().expect("it was acknowledged");
+            assert_eq!(BlobId::of(&read_whole(&mut *reader, 3000).unwrap()), *id);
+        }
+    }
+
+    #[test]
+    fn what_waits_for_its_flush_in_a_full_volume_outlives_the_volume() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = HaystackOptions {
+            volume_bytes: 64 * 1024,
+            compression: Compression::OFF,
+            ..HaystackOptions::default()
+        };
+        let store = Haystack::open(dir.path(), options.clone()).unwrap();
+        let dead = append(&store, 0..15);
+        store.delete(&dead).unwrap();
+        let mut ids = append(&store, 20..40);
+        let volume = store.core.volumes.get(0).unwrap().unwrap();
+        assert_ne!(store.core.writer().active_number(), Some(volume.number));
+        compact_one(&store.core, &volume).unwrap();
+        store.flush().unwrap();
+        ids.extend(append(&store, 50..51));
+        store.flush().unwrap();
+        all_readable(&store, &ids);
+        drop(store);
+        all_readable(&Haystack::open(dir.path(), options).unwrap(), &ids);
+        assert!(!dir.path().join("volumes/00000000.vol").exists());
+    }
 }

@@ -94,11 +94,8 @@ pub(crate) fn judge_cuts(
     for (place, crash, wrong, mark) in failures.iter().take(SHOWN) {
         let around = recording.describe(*place);
         let wrong: Vec<&str> = wrong.lines().take(LINES_SHOWN).collect();
-        let histories: String = wrong
-            .iter()
-            .filter_map(|line| history(line, journal, *mark))
-            .collect();
         let wrong = wrong.join("\n");
+        let histories = journal.histories(&wrong, *mark);
         eprintln!("{name}: {crash:?} at {place}:\n{wrong}\n{histories}{around}");
     }
     let all = places.len() * cuts.crashes.len();
@@ -111,10 +108,4 @@ pub(crate) fn judge_cuts(
         "{name}: {} of {all} crash states break the rule",
         failures.len()
     );
-}
-
-/// What happened to the key that a violation names.
-fn history(violation: &str, journal: &Journal, mark: usize) -> Option<String> {
-    let (key, _) = violation.split_once(": found")?;
-    Some(format!("{key}\n{}", journal.history(key, mark)))
 }

@@ -114,7 +114,7 @@ impl Journal {
     }
 
     /// What happened to a key in the first `len` entries, a line each, for a message about its loss.
-    pub(crate) fn history(&self, key: &str, len: usize) -> String {
+    fn history(&self, key: &str, len: usize) -> String {
         let entries = self.lock();
         let mut text = String::new();
         for (number, entry) in entries[..len].iter().enumerate() {
@@ -130,6 +130,13 @@ impl Journal {
             }
         }
         text
+    }
+
+    /// What happened to each key that one of these violations names, in the first `len` entries.
+    pub(crate) fn histories(&self, violations: &str, len: usize) -> String {
+        let keys = violations.lines().filter_map(|line| line.split_once(": found"));
+        keys.map(|(key, _)| format!("{key}\n{}", self.history(key, len)))
+            .collect()
     }
 
     /// What may be found at the end.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use refuge::coffer::{
@@ -57,6 +58,20 @@ impl Load<'_> {
                     }
                 });
             }
+        });
+    }
+
+    /// The same, while one more thread compacts without a pause.
+    pub(crate) fn run_compacted(self, threads: usize, steps: usize, rng: &Rng) {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    self.compact();
+                }
+            });
+            self.run(threads, steps, rng);
+            done.store(true, Ordering::Relaxed);
         });
     }
 

@@ -6,8 +6,9 @@ use std::path::Path;
 use refuge::coffer::{Backend, Error, Fs, Haystack, HaystackOptions};
 
 use super::cuts::{Cuts, judge_cuts};
+use super::folder;
 use super::fs::FaultFs;
-use super::journal::Journal;
+use super::journal::{Expectation, Journal};
 use super::load::{ASIDE, Load, Open, judge};
 use super::medium::{Crash, Medium, Names};
 use super::recording::Recording;
@@ -28,6 +29,9 @@ const POINTS_OF_FILES: Count = Count {
 /// Starts after a power cut that are cut themselves, and crash points in each of them.
 const RECOVERIES: Count = Count { sample: 6, full: 60 };
 const POINTS_OF_RECOVERY: usize = 5;
+
+/// Runs in which volumes are compacted without a pause while others write.
+const COMPACTED_RUNS: Count = Count { sample: 6, full: 200 };
 
 /// Volumes and checkpoints so small that there are many of each within one run.
 pub(crate) fn haystack(folder: &Path) -> Result<Box<dyn Backend>, Error> {
@@ -62,6 +66,35 @@ fn a_haystack_keeps_it_where_names_outlive_data() {
 #[test]
 fn a_haystack_keeps_it_when_its_recovery_is_cut() {
     survives_power_loss_in_recovery("haystack recovery", haystack);
+}
+
+#[test]
+fn a_haystack_keeps_what_is_written_while_its_volumes_are_compacted() {
+    let rng = Rng::for_test("haystack compacted");
+    for round in 0..COMPACTED_RUNS.rounds() {
+        let Some(disk) = FaultFs::mount_or_skip(Names::Strict) else {
+            return;
+        };
+        let journal = Journal::default();
+        let (store, rng) = (disk.path("store"), rng.branch(round));
+        {
+            let backend = haystack(&store).expect("a store on a sound disk");
+            let load = Load {
+                backend: &*backend,
+                journal: &journal,
+                disk: None,
+                aside: Some(&store.join(ASIDE)),
+            };
+            load.run_compacted(3, 80, &rng);
+        }
+        let kept = disk.crash(Crash::DropAll, &mut rng.branch("crash"));
+        if let Err(wrong) = judge_crash(haystack, &kept, &journal.expected()) {
+            panic!(
+                "round {round}: {wrong}\n{}",
+                journal.histories(&wrong, journal.len())
+            );
+        }
+    }
 }
 
 /// Runs a load once on a recorded disk, then judges what each crash leaves of it.
@@ -110,6 +143,13 @@ fn survives_power_loss_in_recovery(name: &str, open: Open) {
         },
     );
     for (number, (medium, mark)) in states.into_iter().enumerate() {
+        // What the first loss of power took is not to be looked for in the recovery.
+        if let Err(wrong) = judge_crash(open, &medium, &journal.expected_at(mark)) {
+            panic!(
+                "{name}, state {number}: {wrong}\n{}",
+                journal.histories(&wrong, mark)
+            );
+        }
         let Some(disk) = FaultFs::mount_medium_or_skip(medium) else {
             return;
         };
@@ -123,6 +163,13 @@ fn survives_power_loss_in_recovery(name: &str, open: Open) {
             judge(open, &found.join("store"), &before.expected())
         });
     }
+}
+
+/// Judges the store on what a crash left.
+fn judge_crash(open: Open, medium: &Medium, expected: &Expectation) -> Result<(), String> {
+    let found = folder::scratch();
+    folder::write_to(medium, found.path()).expect("a medium can be written out");
+    judge(open, &found.path().join("store"), expected)
 }
 
 /// A recorded load on a backend and its journal; `None` where nothing can be mounted.
