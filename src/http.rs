@@ -1,21 +1,25 @@
-//! The HTTP client: how this process talks to another node.
+//! The HTTP client: how this process talks to another node, and to a server of another kind.
 //!
-//! One client speaks to one node, over HTTPS where the node proves the identity that was pinned, or over plain
-//! HTTP on loopback. Storage threads and the command line use it, so its calls block; the connections live
-//! on the runtime whose handle it was given, and no call may be made from one of that runtime's workers.
+//! One client speaks to one server: a node that proves the identity that was pinned, over HTTPS or over plain HTTP on
+//! loopback; or any [`Server`] with what proves it, what opens it, and which addresses it may have. Storage threads and
+//! the command line use the calls that block; the connections live on the runtime whose handle it was given, and no
+//! blocking call may be made from one of that runtime's workers. Async code has a call of its own for each.
 //!
 //! ```text
-//!  Client::send ──> pool of connections ──> answer head ──> Response::chunk, one piece at a time
-//!  Client::upload ─> Upload::write (a bounded channel) ──> Upload::finish ──> Response
+//!  Client::send, ask ──> pool of connections ──> answer head ──> Response::chunk, next, one piece at a time
+//!  Client::upload ─> Upload::write, push (a bounded channel) ──> Upload::finish, end ──> Response
 //!  Channel::open ──> one connection by itself, with its TLS exporter (the claim)
 //! ```
 //!
-//! No redirects are followed and no proxy is used: a token goes to the node it was made for and nowhere else.
+//! No redirects are followed and no proxy is used: credentials go to the server they were made for and nowhere else.
 
 mod body;
 mod channel;
 mod client;
 mod error;
+mod resolve;
+mod roots;
+mod server;
 mod tls;
 mod url;
 
@@ -24,5 +28,10 @@ pub use channel::Channel;
 pub use client::{Client, Patience, Request, Upload};
 pub use error::{Error, Refusal};
 pub use http::{Method, StatusCode};
+pub use roots::{ROOT_FILES, Roots, RootsError};
+pub use server::{AddressPolicy, Basic, Credentials, Proof, Server, ServerUrl, ServerUrlError};
 pub use tls::Trust;
 pub use url::{NodeUrl, NodeUrlError, Token};
+
+#[cfg(test)]
+mod tests;

@@ -152,7 +152,9 @@ fn of_state(error: &durable::Error) -> Outcome {
 
 fn of_http(error: &http::Error) -> Outcome {
     match error {
-        http::Error::Impostor { .. } => Outcome::Refused,
+        http::Error::Impostor { .. } | http::Error::Forbidden { .. } | http::Error::Unproven { .. } => {
+            Outcome::Refused
+        }
         http::Error::Refused { refusal, .. } => of_status(refusal.status),
         http::Error::Unreachable { .. }
         | http::Error::Silent { .. }

@@ -136,6 +136,22 @@ impl Response {
         runtime.block_on(self.next_chunk())
     }
 
+    /// As [`Response::chunk`], for async code; may be cancelled.
+    ///
+    /// # Errors
+    /// As [`Response::chunk`].
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        self.next_chunk().await
+    }
+
+    /// As [`Response::bytes`], for async code; may be cancelled.
+    ///
+    /// # Errors
+    /// As [`Response::bytes`].
+    pub async fn whole(mut self, limit: usize) -> Result<Vec<u8>, Error> {
+        self.collect(limit).await
+    }
+
     /// The whole body, at most `limit` bytes.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Requests to one node over a pool of connections.
+//! Requests to one server over a pool of connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,13 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::body::{BODY_IDLE_TIMEOUT, Outgoing, Piece, Response, wait};
-use super::error::{Error, impostor, innermost};
-use super::tls::{Trust, Verifier};
+use super::error::{Error, forbidden, impostor, innermost};
+use super::resolve::Resolver;
+use super::server::{Proof, Server, ServerUrl};
+use super::tls::{Trust, Verifier, rooted_config};
 use super::url::{NodeUrl, Token};
 
 /// A machine of the same network answers in milliseconds; one across the world in one or two seconds.
@@ -42,6 +45,8 @@ pub enum Patience {
     Short,
     /// For what reads or moves a whole store: a day.
     Long,
+    /// For what the caller knows better.
+    Of(Duration),
 }
 
 impl Patience {
@@ -49,6 +54,7 @@ impl Patience {
         match self {
             Patience::Short => Duration::from_secs(120),
             Patience::Long => Duration::from_secs(24 * 3600),
+            Patience::Of(time) => time,
         }
     }
 }
@@ -131,18 +137,19 @@ impl Request {
     }
 }
 
-/// The client of one node; cloning it is cheap and shares the connections.
+/// The client of one server; cloning it is cheap and shares the connections.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    url: NodeUrl,
-    token: Option<Token>,
-    verifier: Arc<Verifier>,
+    server: Server,
+    /// `None` where the server is no node.
+    verifier: Option<Arc<Verifier>>,
+    resolver: Resolver,
     runtime: Handle,
-    pool: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Outgoing>,
+    pool: hyper_util::client::legacy::Client<HttpsConnector<HttpConnector<Resolver>>, Outgoing>,
 }
 
 impl Client {
@@ -151,13 +158,42 @@ impl Client {
     /// # Errors
     /// [`Error::Tls`].
     pub fn new(url: NodeUrl, trust: Trust, token: Option<Token>, runtime: Handle) -> Result<Client, Error> {
-        let verifier = Verifier::new(trust);
-        let mut connector = HttpConnector::new();
+        let server = Server {
+            url: url.into(),
+            proof: Proof::Node(trust),
+            credentials: token.map(Into::into),
+            policy: None,
+        };
+        Client::of(server, runtime)
+    }
+
+    /// A client of any server. Connects when the first request is made.
+    ///
+    /// # Errors
+    /// [`Error::Unproven`], [`Error::Tls`].
+    pub fn of(server: Server, runtime: Handle) -> Result<Client, Error> {
+        if !server.proof.fits(&server.url) {
+            return Err(Error::Unproven {
+                url: server.url.to_string(),
+            });
+        }
+        let (verifier, config) = match &server.proof {
+            Proof::Roots(roots) => (None, rooted_config(roots)?),
+            // Nothing is sent over TLS without a proof; the settings are for the type.
+            Proof::Nothing => (None, Verifier::new(Trust::FirstContact).client_config()?),
+            Proof::Node(trust) => {
+                let verifier = Verifier::new(*trust);
+                let config = verifier.client_config()?;
+                (Some(verifier), config)
+            }
+        };
+        let resolver = Resolver::new(server.policy.clone());
+        let mut connector = HttpConnector::new_with_resolver(resolver.clone());
         connector.enforce_http(false);
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(verifier.client_config()?)
+            .with_tls_config(config)
             .https_or_http()
             .enable_http1()
             .wrap_connector(connector);
@@ -168,23 +204,33 @@ impl Client {
             .build(connector);
         Ok(Client {
             inner: Arc::new(Inner {
-                url,
-                token,
+                server,
                 verifier,
+                resolver,
                 runtime,
                 pool,
             }),
         })
     }
 
-    /// The node's address.
-    pub fn url(&self) -> &NodeUrl {
-        &self.inner.url
+    /// The server's address, without what opens it.
+    pub fn url(&self) -> &ServerUrl {
+        &self.inner.server.url
     }
 
-    /// The id the node proved; `None` before the first answer and over plain HTTP.
+    /// The id the node proved; `None` before the first answer, over plain HTTP, and where the server is no node.
     pub fn node_id(&self) -> Option<crate::id::NodeId> {
-        self.inner.verifier.seen()
+        self.inner.verifier.as_ref()?.seen()
+    }
+
+    /// As [`Client::send`], for async code; may be cancelled.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn ask(&self, request: Request) -> Result<Response, Error> {
+        let time = request.time();
+        let answer = timeout(time, self.answer(request, None)).await;
+        answer.map_err(|_| self.silent(time))?
     }
 
     /// Sends a request and waits for the head of a successful answer.
@@ -228,21 +274,24 @@ impl Client {
 
     async fn answer(&self, mut request: Request, body: Option<Outgoing>) -> Result<Response, Error> {
         let inner = &self.inner;
-        if let Some(token) = &inner.token {
-            let value = format!("Bearer {}", token.reveal());
-            let mut value = HeaderValue::from_str(&value).expect("a token is visible ASCII");
-            value.set_sensitive(true);
-            request.headers.insert(AUTHORIZATION, value);
+        let url = || inner.server.url.to_string();
+        if let Some(credentials) = &inner.server.credentials {
+            request.headers.insert(AUTHORIZATION, credentials.header());
         }
-        let uri = format!("{}{}", inner.url, request.path());
+        let uri = format!("{}{}", inner.server.url, request.path());
         let uri: Uri = uri.parse().map_err(|_| Error::Unexpected {
-            url: inner.url.to_string(),
+            url: url(),
             what: "a path no URL can hold",
+        })?;
+        let literal = inner.resolver.check_literal(inner.server.url.host());
+        literal.map_err(|forbidden| Error::Forbidden {
+            url: url(),
+            address: forbidden.0,
         })?;
         let answer = inner.pool.request(request.into_http(uri, body)).await;
         let (head, body) = answer.map_err(|error| self.failed(&error))?.into_parts();
         let response = Response {
-            url: inner.url.to_string(),
+            url: url(),
             runtime: inner.runtime.clone(),
             status: head.status,
             headers: head.headers,
@@ -252,9 +301,13 @@ impl Client {
     }
 
     fn failed(&self, error: &hyper_util::client::legacy::Error) -> Error {
-        let url = self.inner.url.to_string();
+        let url = self.inner.server.url.to_string();
         if let Some(impostor) = impostor(&url, error) {
             return impostor;
+        }
+        if let Some(forbidden) = forbidden(error) {
+            let address = forbidden.0;
+            return Error::Forbidden { url, address };
         }
         let reason = innermost(error);
         match error.is_connect() {
@@ -265,7 +318,7 @@ impl Client {
 
     fn silent(&self, patience: Duration) -> Error {
         Error::Silent {
-            url: self.inner.url.to_string(),
+            url: self.inner.server.url.to_string(),
             patience,
         }
     }
@@ -308,26 +361,75 @@ impl Upload {
         self.answer()
     }
 
+    /// As [`Upload::write`], for async code. If cancelled, the bytes may be sent or not: give the upload up.
+    ///
+    /// # Errors
+    /// As [`Upload::write`].
+    pub async fn push(&mut self, bytes: Bytes) -> Result<(), Error> {
+        match timeout(BODY_IDLE_TIMEOUT, self.sender.send(Piece::Bytes(bytes))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => {
+                self.answer_async().await?;
+                Err(self.early())
+            }
+            Err(_) => Err(self.client.silent(BODY_IDLE_TIMEOUT)),
+        }
+    }
+
+    /// As [`Upload::finish`], for async code; if cancelled, the node may have taken it or not.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn end(mut self) -> Result<Response, Error> {
+        let ended = timeout(BODY_IDLE_TIMEOUT, self.sender.send(Piece::End)).await;
+        if ended.is_err() {
+            return Err(self.client.silent(BODY_IDLE_TIMEOUT));
+        }
+        self.answer_async().await
+    }
+
     fn ended_early(&mut self) -> Result<(), Error> {
         self.answer()?;
-        Err(Error::Unexpected {
-            url: self.client.inner.url.to_string(),
+        Err(self.early())
+    }
+
+    fn early(&self) -> Error {
+        Error::Unexpected {
+            url: self.client.inner.server.url.to_string(),
             what: "an answer before the request was whole",
-        })
+        }
+    }
+
+    async fn answer_async(&mut self) -> Result<Response, Error> {
+        let Some(answer) = &mut self.answer else {
+            return Err(self.given_up());
+        };
+        let answered = timeout(self.time, answer).await;
+        match answered {
+            Ok(answered) => {
+                self.answer = None;
+                answered.unwrap_or_else(|_| Err(self.given_up()))
+            }
+            // Dropping the upload ends the request.
+            Err(_) => Err(self.client.silent(self.time)),
+        }
+    }
+
+    fn given_up(&self) -> Error {
+        Error::Broken {
+            url: self.client.inner.server.url.to_string(),
+            reason: "the request was given up".to_owned(),
+        }
     }
 
     fn answer(&mut self) -> Result<Response, Error> {
-        let broken = || Error::Broken {
-            url: self.client.inner.url.to_string(),
-            reason: "the request was given up".to_owned(),
-        };
         let Some(answer) = self.answer.take() else {
-            return Err(broken());
+            return Err(self.given_up());
         };
         let abort = answer.abort_handle();
         match wait(&self.client.inner.runtime, self.time, answer) {
             Some(Ok(answer)) => answer,
-            Some(Err(_)) => Err(broken()),
+            Some(Err(_)) => Err(self.given_up()),
             None => {
                 abort.abort();
                 Err(self.client.silent(self.time))

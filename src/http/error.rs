@@ -1,10 +1,12 @@
 //! What can go wrong between here and another node, by what the caller does about it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::StatusCode;
 use serde::Deserialize;
 
+use super::resolve::Forbidden;
 use crate::id::NodeId;
 
 /// A request that did not give what was asked for.
@@ -27,6 +29,22 @@ pub enum Error {
         expected: String,
         /// Who answered.
         found: String,
+    },
+    /// The server has an address to which the caller's policy allows no connection.
+    #[error("{url} is at {address}, to which no connection may be made")]
+    Forbidden {
+        /// The server.
+        url: String,
+        /// The address that was refused.
+        address: IpAddr,
+    },
+    /// Plain HTTP to another machine, or HTTPS where nothing is known that could prove who answers.
+    #[error(
+        "{url} can't prove who it is: use https:// with what proves it; http:// is for this machine only"
+    )]
+    Unproven {
+        /// The server.
+        url: String,
     },
     /// Nothing was heard for longer than a node may take.
     #[error("{url} has not answered for {} seconds", patience.as_secs())]
@@ -117,6 +135,8 @@ impl Error {
             Error::Refused { refusal, .. } => Some(refusal),
             Error::Unreachable { .. }
             | Error::Impostor { .. }
+            | Error::Forbidden { .. }
+            | Error::Unproven { .. }
             | Error::Silent { .. }
             | Error::Broken { .. }
             | Error::Unexpected { .. }
@@ -132,6 +152,18 @@ pub(super) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
         at = source;
     }
     at.to_string()
+}
+
+/// The address that was refused, where that is why there is no connection.
+pub(super) fn forbidden(error: &(dyn std::error::Error + 'static)) -> Option<Forbidden> {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        if let Some(forbidden) = error.downcast_ref::<Forbidden>() {
+            return Some(*forbidden);
+        }
+        at = error.source();
+    }
+    None
 }
 
 /// What a failed handshake means, where the identity is why.

@@ -1,4 +1,4 @@
-//! Whom a connection may reach: a node proves its id by its certificate, not by a name or an authority.
+//! Whom a connection may reach: a node proves its id by its certificate, not by a name or an authority; another server its name.
 
 use std::sync::{Arc, OnceLock};
 
@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, SignatureScheme};
 
 use super::error::{Error, Stranger};
+use super::roots::Roots;
 use crate::id::{self, NodeId};
 
 /// Which node a connection accepts.
@@ -63,6 +64,15 @@ impl Verifier {
             .with_no_client_auth();
         Ok(config)
     }
+}
+
+/// The TLS settings of a client that accepts servers whose names these roots vouch for. CouchDBs of some years speak no TLS 1.3.
+pub(super) fn rooted_config(roots: &Roots) -> Result<ClientConfig, Error> {
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_root_certificates(roots.store())
+        .with_no_client_auth();
+    Ok(config)
 }
 
 impl ServerCertVerifier for Verifier {

@@ -46,6 +46,11 @@ impl NodeUrl {
         self.port
     }
 
+    /// The host as it is written in a URL.
+    pub(super) fn into_host(self) -> String {
+        self.host
+    }
+
     /// What stands in the `Host` header.
     pub(super) fn authority(&self) -> String {
         let default = if self.is_https { 443 } else { 80 };
@@ -93,7 +98,7 @@ impl FromStr for NodeUrl {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 

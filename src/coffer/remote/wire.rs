@@ -152,6 +152,8 @@ pub(super) fn error(client: &Client, error: HttpError) -> Error {
             HttpError::Silent { .. }
             | HttpError::Unreachable { .. }
             | HttpError::Impostor { .. }
+            | HttpError::Forbidden { .. }
+            | HttpError::Unproven { .. }
             | HttpError::Broken { .. }
             | HttpError::Refused { .. }
             | HttpError::Unexpected { .. }
