@@ -315,7 +315,11 @@ mod tests {
             "http:///x",
             "https://a b",
         ] {
-            assert_eq!(ServerUrl::parse(bad), Err(ServerUrlError::Malformed), "{bad}");
+            assert_eq!(
+                ServerUrl::parse(bad).unwrap_err(),
+                ServerUrlError::Malformed,
+                "{bad}"
+            );
         }
         assert!("http://a:b@c".parse::<ServerUrl>().is_err());
     }
