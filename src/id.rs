@@ -21,7 +21,7 @@ pub use database::{DbName, DbNameError};
 pub use disk::{DiskError, DiskName, DiskSerial, DiskUuid};
 pub use doc::{DocId, DocIdError, LocalId};
 pub use host::{HostName, HostNameError};
-pub use name::{NameError, RefName, StoreName};
+pub use name::{NameError, RefName, SecretName, StoreName};
 pub use node::{NodeId, NodeIdError};
 pub use rev::{Rev, RevError, RevHash};
 pub use seq::{DbUuid, Seq, SeqError};

@@ -28,7 +28,9 @@ mod password;
 mod peers;
 mod pulse;
 mod refs;
+mod replications;
 mod secret;
+mod secrets;
 mod security_log;
 mod session;
 mod start_over;
@@ -61,7 +63,13 @@ pub use identity::Identity;
 pub use peers::{FoundBy, PEER_ADDRESSES_MAX, PEERS_MAX, Peer, Peers, Sighting};
 pub use pulse::{PULSE_EVERY, time_floor};
 pub use refs::{INCOMPLETE_NAMED_MAX, Refs};
+pub use replications::{
+    Endpoint, Job, JobEvent, JobState, Opens, Remote, Replicated, ReplicationAsked, ReplicationDone,
+    ReplicationError, ReplicationFailure, ReplicationOrder, ReplicationRequest, ReplicationStats,
+    Replications,
+};
 pub use secret::{Password, SecretText};
+pub use secrets::{Secrets, StoredSecret};
 pub use security_log::{LOG_ENTRIES_MAX, LogEntry, SecurityLog};
 pub use session::{NewSession, SESSION_ABSOLUTE, SESSION_IDLE, Sessions};
 pub use start_over::forget_owner;
@@ -152,6 +160,8 @@ struct Inner {
     events: Events,
     peers: Peers,
     board: Board,
+    replications: Replications,
+    secrets: Secrets,
     pulse: Pulse,
     /// Last, so that the folder is held until everything in it is closed.
     folder: Folder,
@@ -212,6 +222,8 @@ impl Node {
                 tokens: Tokens::new(Arc::clone(&access)),
                 access,
                 board: Board::new(health.clone()),
+                replications: Replications::new(),
+                secrets: Secrets::new(folder.subfolder("secrets")?),
                 pulse: Pulse::new(folder.path(), options.clock.clone()),
                 peers: Peers::new(identity.node_id(), options.clock.clone()),
                 gc: Gc::new(
@@ -301,6 +313,16 @@ impl Node {
     /// What its hardware can be asked to do.
     pub fn board(&self) -> &Board {
         &self.inner.board
+    }
+
+    /// Its replications.
+    pub fn replications(&self) -> &Replications {
+        &self.inner.replications
+    }
+
+    /// What opens other servers.
+    pub fn secrets(&self) -> &Secrets {
+        &self.inner.secrets
     }
 
     /// Asks for a factory reset: keys, accounts and data are destroyed when the folder is opened the next time. Durable

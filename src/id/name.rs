@@ -1,4 +1,4 @@
-//! Names people give: stores and refs. No name is ever used as a path before it parsed here.
+//! Names people give: stores, refs and secrets. No name is ever used as a path before it parsed here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,12 +17,19 @@ pub struct StoreName(String);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefName(String);
 
+/// The name of a secret that a node keeps: written as that of a store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretName(String);
+
 /// Why a text is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// Not a store name.
     #[error("{0:?} is no store name: 1 to 128 of a-z 0-9 _ -, beginning with a letter or digit")]
     Store(String),
+    /// Not a name of a secret. What it is instead may be the secret, and is not said.
+    #[error("this is no name of a secret: 1 to 128 of a-z 0-9 _ -, beginning with a letter or digit")]
+    Secret,
     /// Not a ref name.
     #[error(
         "{0:?} is no ref name: 1 to 128 of letters, digits, . _ - and / between parts, no part beginning with a dot"
@@ -53,18 +60,40 @@ impl FromStr for StoreName {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let first_fits = text
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let rest_fits = text
-            .bytes()
-            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
-        if first_fits && rest_fits && text.len() <= NAME_BYTES_MAX {
-            return Ok(StoreName(text.to_owned()));
+        match is_plain(text) {
+            true => Ok(StoreName(text.to_owned())),
+            false => Err(NameError::Store(text.to_owned())),
         }
-        Err(NameError::Store(text.to_owned()))
     }
+}
+
+impl SecretName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for SecretName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match is_plain(text) {
+            true => Ok(SecretName(text.to_owned())),
+            false => Err(NameError::Secret),
+        }
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    let first_fits = text
+        .bytes()
+        .next()
+        .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let rest_fits = text
+        .bytes()
+        .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+    first_fits && rest_fits && text.len() <= NAME_BYTES_MAX
 }
 
 impl FromStr for RefName {
@@ -113,6 +142,7 @@ pub(super) use text_newtype;
 
 text_newtype!(StoreName);
 text_newtype!(RefName);
+text_newtype!(SecretName);
 
 #[cfg(test)]
 mod tests {

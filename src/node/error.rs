@@ -147,6 +147,10 @@ pub enum Kind {
     Claim,
     /// A database of documents.
     Database,
+    /// A replication of databases.
+    Replication,
+    /// A secret that opens another server.
+    Secret,
 }
 
 /// Why the node will not do something.
@@ -328,6 +332,8 @@ impl fmt::Display for Kind {
             Kind::Token => "token",
             Kind::Claim => "claim",
             Kind::Database => "database",
+            Kind::Replication => "replication",
+            Kind::Secret => "secret",
         })
     }
 }

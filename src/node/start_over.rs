@@ -25,7 +25,7 @@ const REQUEST: &str = "reset";
 const KEPT: [&str; 5] = ["lock", REQUEST, "reset.new", "reset.old", "lost+found"];
 
 /// What goes first, and is overwritten before: keys, then accounts, sessions and tokens.
-const SECRET: [&str; 2] = ["identity", "node.db"];
+const SECRET: [&str; 3] = ["identity", "node.db", "secrets"];
 
 /// Bytes overwritten at once.
 const BLOCK_BYTES: usize = 64 * 1024;
