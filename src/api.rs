@@ -26,6 +26,7 @@ mod peers;
 mod range;
 mod refs;
 mod route;
+mod secrets;
 pub mod serve;
 mod session;
 mod stamp;
@@ -141,6 +142,9 @@ static TABLE: &[Route] = routes![
     GET    "/api/tokens", Auth::SignedIn, Takes::Nothing, Gives::Json(schema_of::<tokens::TokensBody>), "App tokens" => tokens::list;
     POST   "/api/tokens", Auth::SignedIn, Takes::Json(schema_of::<tokens::TokenBody>), Gives::Json(schema_of::<tokens::NewTokenBody>), "Make an app token" => tokens::add;
     DELETE "/api/tokens/{id}", Auth::SignedIn, Takes::Nothing, Gives::Nothing, "Revoke an app token" => tokens::revoke;
+    GET    "/api/secrets", ADMIN, Takes::Nothing, Gives::Json(schema_of::<secrets::SecretsBody>), "Names of what opens other servers" => secrets::list;
+    PUT    "/api/secrets/{name}", ADMIN, Takes::Json(schema_of::<secrets::SecretBody>), Gives::Nothing, "Keep what opens another server" => secrets::put;
+    DELETE "/api/secrets/{name}", ADMIN, Takes::Nothing, Gives::Nothing, "Forget what opens another server" => secrets::remove;
     GET    "/api/board/disks", ADMIN, Takes::Nothing, Gives::Json(schema_of::<board::DisksBody>), "Disks that are plugged into the box" => board::disks;
     POST   "/api/board/adopt", ADMIN, Takes::Json(schema_of::<board::AdoptBody>), Gives::Json(schema_of::<board::DiskStoreBody>), "Keep a store on a disk" => board::adopt;
     POST   "/api/board/eject", ADMIN, Takes::Json(schema_of::<board::DiskStoreBody>), Gives::Nothing, "Make the disk of a store safe to pull" => board::eject;
@@ -156,6 +160,10 @@ static TABLE: &[Route] = routes![
     GET "/db/_all_dbs", READ, Takes::CouchNothing, Gives::Text("application/json"), "Databases of documents" => couch::all_dbs;
     GET "/db/_uuids", Auth::SignedIn, Takes::CouchNothing, Gives::Text("application/json"), "Random ids" => couch::uuids;
     GET "/db/_active_tasks", ADMIN, Takes::CouchNothing, Gives::Text("application/json"), "What the server is busy with" => couch::active_tasks;
+    POST "/db/_replicate", ADMIN, Takes::CouchJson, Gives::Text("application/json"), "Replicate, or end a replication" => couch::replicate;
+    GET "/db/_scheduler/jobs", ADMIN, Takes::CouchNothing, Gives::Text("application/json"), "Replications that go on" => couch::scheduler_jobs;
+    GET "/db/_scheduler/jobs/{id}", ADMIN, Takes::CouchNothing, Gives::Text("application/json"), "A replication that goes on" => couch::scheduler_job;
+    GET "/db/_scheduler/docs", ADMIN, Takes::CouchNothing, Gives::Text("application/json"), "What became of the documents of _replicator" => couch::scheduler_docs;
     GET "/db/_session", Auth::SignedIn, Takes::CouchNothing, Gives::Text("application/json"), "Who is signed in" => couch::session;
     POST "/db/_session", Auth::Public, Takes::CouchJson, Gives::Text("application/json"), "Sign in" => couch::log_in;
     DELETE "/db/_session", Auth::SignedIn, Takes::CouchNothing, Gives::Text("application/json"), "Sign out" => couch::log_out;

@@ -11,6 +11,7 @@ mod privileged;
 mod processor;
 #[cfg(test)]
 mod remote_contract;
+mod replicate;
 mod runtime;
 mod supervise;
 
@@ -20,4 +21,7 @@ pub use outcome::Outcome;
 pub use place::{Access, Held, Place};
 pub use privileged::help;
 pub use processor::lacking_instructions;
+pub use replicate::replicate;
 pub use runtime::{harden, log, runtime};
+
+pub use crate::replicate::KnownNode;

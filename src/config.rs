@@ -16,6 +16,7 @@ pub use raw::Raw;
 use zeroize::Zeroizing;
 
 use crate::node::{ClaimCode, ClaimCodeError};
+use crate::replicate::{ALLOWED_MAX, Range};
 
 /// HTTPS for everyone who can reach the machine.
 const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 8443));
@@ -47,6 +48,8 @@ pub struct Config {
     pub security_contact: Option<String>,
     /// Origins (`scheme://host[:port]`) whose pages may use the documents with a token.
     pub origins: Vec<String>,
+    /// Addresses of private networks and of this machine that replications may reach.
+    pub replicate_allow: Vec<Range>,
     /// How much is logged.
     pub log: LogLevel,
     /// What is known of the board: the light and the button of `board.toml`.
@@ -184,6 +187,7 @@ impl Config {
             authorities: authorities(sources)?,
             security_contact: security_contact(sources)?,
             origins: origins(sources)?,
+            replicate_allow: replicate_allow(sources)?,
             log: parsed(
                 sources,
                 "log",
@@ -310,6 +314,26 @@ fn security_contact(sources: &[(Origin, Raw)]) -> Result<Option<String>, Error> 
         value: contact.clone(),
         expected: "no mailto:, https: or tel: URI, for example mailto:security@example.org",
     })
+}
+
+fn replicate_allow(sources: &[(Origin, Raw)]) -> Result<Vec<Range>, Error> {
+    let Some((origin, ranges)) = first(sources, |raw| &raw.replicate_allow) else {
+        return Ok(Vec::new());
+    };
+    let refuse = |value: &str, expected| Error::Value {
+        key: "replicate_allow",
+        origin: origin.clone(),
+        value: value.to_owned(),
+        expected,
+    };
+    if ranges.len() > ALLOWED_MAX {
+        return Err(refuse(&ranges.join(","), "longer than 64 entries"));
+    }
+    let expected = "no range of addresses, for example 192.168.1.0/24 or fd00::/8";
+    let parsed = ranges
+        .iter()
+        .map(|range| range.parse().map_err(|_| refuse(range, expected)));
+    parsed.collect()
 }
 
 /// As browsers write them: lower case, no path, no port that is the scheme's own.
@@ -466,6 +490,7 @@ mod tests {
             ("data = 'd'\norigins = ['app.example.org']", "origins"),
             ("data = 'd'\norigins = ['https://app.example.org/']", "origins"),
             ("data = 'd'\norigins = ['https://App.example.org']", "origins"),
+            ("data = 'd'\nreplicate_allow = ['10.0.0.0/33']", "replicate_allow"),
             ("data = 'd'\nsecurity_contact = 'ann'", "security_contact"),
             (
                 "data = 'd'\nsecurity_contact = 'mailto:a\\nExpires: x'",

@@ -11,6 +11,7 @@
 //! - [`blanket`]  documents with revision trees, that replicate as CouchDB's do.
 //! - [`node`]     the use cases: the only place that joins blobs, files, accounts and events.
 //! - [`api`]      the HTTP edge: what a node can do, over HTTP.
+//! - [`replicate`] the replication edge: databases kept alike with those of other servers.
 //! - [`discovery`] the LAN edge: who is on the local network.
 //! - [`board`]    the board edge: light and button.
 //! - [`config`]   what a node is told before it starts.
@@ -34,3 +35,4 @@ pub mod files;
 pub mod http;
 pub mod id;
 pub mod node;
+pub mod replicate;

@@ -24,6 +24,7 @@ mod multipart;
 mod pieces;
 mod query;
 mod render;
+mod replicator;
 mod scan;
 mod server;
 mod watching;
@@ -46,23 +47,37 @@ pub(super) use find::{explain, find};
 pub(super) use index::{create as create_index, delete as delete_index, list as indexes};
 pub(super) use list::{all_docs, design_docs, queries};
 pub(super) use local::{delete as delete_local, get as local, list as local_docs, put as put_local};
-pub(super) use server::{active_tasks, all_dbs, log_in, log_out, root, session, up, uuids};
+pub(super) use replicator::{
+    active_tasks, docs as scheduler_docs, job as scheduler_job, jobs as scheduler_jobs, replicate,
+};
+pub(super) use server::{all_dbs, log_in, log_out, root, session, up, uuids};
 
 use super::body::{Incoming, JSON_BYTES_MAX};
 use super::error::Error;
 use super::route::Call;
 use crate::id::{DbName, DocId, LocalId};
-use crate::node::{self, Db, Kind};
+use crate::node::{self, Db, Kind, Node, Scope};
 
 impl Call {
     /// The name of the database in the path.
     fn db_name(&self) -> Result<DbName, Error> {
-        Ok(self.param("db").parse().map_err(Fault::Database)?)
+        let name = self.param("db").parse().map_err(Fault::Database)?;
+        self.admit(&name)?;
+        Ok(name)
+    }
+
+    /// Whoever may have the node replicate may have it reach other servers (security row S17).
+    fn admit(&self, name: &DbName) -> Result<(), Error> {
+        match *name == Node::replicator_db() && !self.caller.may(Scope::Admin) {
+            true => Err(Error::Forbidden(Scope::Admin)),
+            false => Ok(()),
+        }
     }
 
     /// The database in the path.
     async fn db(&self) -> Result<Db, Error> {
         let name: DbName = self.param("db").parse().map_err(|_| Fault::NoDatabase)?;
+        self.admit(&name)?;
         match self.node().documents().get(name).await {
             Err(node::Error::Missing {
                 kind: Kind::Database, ..

@@ -16,8 +16,10 @@ use crate::api::serve::Listener;
 use crate::board::{self, Profile};
 use crate::config::Config;
 use crate::discovery;
+use crate::http;
 use crate::id::{Fingerprint, NodeId};
 use crate::node::{self, Node};
+use crate::replicate;
 
 /// A node that answers: what its owner needs to reach and claim it.
 pub struct Ready {
@@ -50,9 +52,11 @@ pub fn confine(config: &Config) -> anyhow::Result<()> {
         .and_then(|board| Profile::read(board).ok());
     let disks = config.board.iter().map(|_| PathBuf::from(board::DISKS_FOLDER));
     let sensors = config.board.iter().map(|_| PathBuf::from("/sys"));
+    // What vouches for servers that documents are replicated with.
+    let roots = http::ROOT_FILES.into_iter().map(PathBuf::from);
     let limits = Limits {
         folders: folders.cloned().chain(disks).collect(),
-        files: config.board.iter().cloned().chain(sensors).collect(),
+        files: config.board.iter().cloned().chain(sensors).chain(roots).collect(),
         devices: board.as_ref().map_or_else(Vec::new, board::devices),
         ports: vec![config.listen.port(), config.plain_http.port()],
     };
@@ -155,6 +159,15 @@ async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) 
     let told_of = node.clone();
     supervisor.spawn(|shutdown| async move {
         discovery::run(told_of, reached, shutdown).await;
+        Ok(())
+    });
+    let options = replicate::Options {
+        allowed: config.replicate_allow.clone(),
+        known: Vec::new(),
+    };
+    let replicating = node.clone();
+    supervisor.spawn(|shutdown| async move {
+        replicate::run(replicating, options, shutdown).await;
         Ok(())
     });
     let (tended, collected, beating) = (node.clone(), node.clone(), node.clone());

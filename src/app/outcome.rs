@@ -43,6 +43,9 @@ impl Outcome {
             if let Some(error) = cause.downcast_ref() {
                 return of_state(error);
             }
+            if let Some(failure) = cause.downcast_ref() {
+                return of_replication(failure);
+            }
         }
         Outcome::Failed
     }
@@ -161,6 +164,16 @@ fn of_http(error: &http::Error) -> Outcome {
         | http::Error::Broken { .. }
         | http::Error::Unexpected { .. }
         | http::Error::Tls(_) => Outcome::Failed,
+    }
+}
+
+fn of_replication(failure: &node::ReplicationFailure) -> Outcome {
+    match failure {
+        node::ReplicationFailure::TooMany => Outcome::Busy,
+        node::ReplicationFailure::Invalid(_) => Outcome::Invalid,
+        node::ReplicationFailure::Missing(_) | node::ReplicationFailure::NoDatabase(_) => Outcome::Missing,
+        node::ReplicationFailure::Refused(_) => Outcome::Refused,
+        node::ReplicationFailure::NotRun | node::ReplicationFailure::Failed(_) => Outcome::Failed,
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod databases;
 mod docs;
+mod replicate;
+mod secret;
 
 use std::path::PathBuf;
 
@@ -26,7 +28,18 @@ Example:
 A document is written on top of the revision that its _rev or --rev names, as with CouchDB.")]
 pub(super) struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: Any,
+}
+
+#[derive(Subcommand)]
+enum Any {
+    #[command(flatten)]
+    Database(Command),
+    /// Keep a database alike with another, of this place or of any server that speaks CouchDB's API
+    Replicate(Box<replicate::ReplicateArgs>),
+    /// Keep what opens other servers, for replications
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
 }
 
 #[derive(Subcommand)]
@@ -140,10 +153,19 @@ enum Command {
 }
 
 pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
-    // As with a first put or backup, a data folder is made where none is.
-    let is_first = matches!(args.command, Command::Create { .. });
-    let node = open(args.command.place(), is_first, session)?;
     match args.command {
+        Any::Database(command) => return run_one(command, session),
+        Any::Replicate(args) => replicate::replicate(&args, session)?,
+        Any::Secret(command) => command.run(session)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn run_one(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
+    // As with a first put or backup, a data folder is made where none is.
+    let is_first = matches!(command, Command::Create { .. });
+    let node = open(command.place(), is_first, session)?;
+    match command {
         Command::Create {
             db,
             engine,

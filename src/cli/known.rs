@@ -62,6 +62,11 @@ impl Known {
         self.nodes.iter().find(|entry| entry.url == *url)
     }
 
+    /// All of them.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.nodes.iter()
+    }
+
     /// The only node there is.
     pub(super) fn only(&self) -> anyhow::Result<&Entry> {
         let message = match self.nodes.as_slice() {

@@ -21,9 +21,9 @@ Example:
 
 Plain HTTP serves data on loopback only; elsewhere it is a page that leads to HTTPS.
 Flags win over the environment (REFUGE_DATA, REFUGE_LISTEN, REFUGE_PLAIN_HTTP, REFUGE_AUTHORITIES,
-REFUGE_ORIGINS, REFUGE_SECURITY_CONTACT, REFUGE_LOG, REFUGE_BOARD, REFUGE_CLAIM_CODE_FILE, REFUGE_NOTES_FILE), and that
-over the file of --config, which has the keys data, listen, plain_http, authorities, origins, security_contact, log,
-board, claim_code_file, notes_file, confine and store_folders.")]
+REFUGE_ORIGINS, REFUGE_REPLICATE_ALLOW, REFUGE_SECURITY_CONTACT, REFUGE_LOG, REFUGE_BOARD, REFUGE_CLAIM_CODE_FILE,
+REFUGE_NOTES_FILE), and that over the file of --config, which has the keys data, listen, plain_http, authorities, origins,
+replicate_allow, security_contact, log, board, claim_code_file, notes_file, confine and store_folders.")]
 pub(super) struct Args {
     /// The data folder; made where it is not there
     #[arg(long, value_name = "DIR")]
@@ -43,6 +43,9 @@ pub(super) struct Args {
     /// An origin whose pages may use the documents with a token, for example `https://app.example.org`
     #[arg(long = "origin", value_name = "ORIGIN")]
     origins: Option<Vec<String>>,
+    /// Addresses that replications may reach besides the public internet, for example 192.168.1.0/24
+    #[arg(long = "replicate-allow", value_name = "RANGE")]
+    replicate_allow: Option<Vec<String>>,
     /// How much is logged: error, warn, info, debug, trace [default: info]
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
@@ -83,6 +86,7 @@ pub(super) fn run(args: Args, is_json: bool) -> anyhow::Result<Exit> {
         authorities: args.authorities,
         security_contact: args.security_contact,
         origins: args.origins,
+        replicate_allow: args.replicate_allow,
         log: args.log,
         board: args.board,
         claim_code_file: args.claim_code_file,

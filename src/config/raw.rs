@@ -22,6 +22,8 @@ pub struct Raw {
     pub security_contact: Option<String>,
     /// Origins of pages that may use the documents, for example `https://app.example.org`.
     pub origins: Option<Vec<String>>,
+    /// Ranges of addresses that replications may reach, for example `192.168.1.0/24`.
+    pub replicate_allow: Option<Vec<String>>,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log: Option<String>,
     /// The board's profile, `board.toml`.
@@ -37,8 +39,8 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// What the environment says: `REFUGE_DATA`, `REFUGE_LISTEN`, `REFUGE_PLAIN_HTTP`, `REFUGE_AUTHORITIES` and
-    /// `REFUGE_ORIGINS` (with commas), `REFUGE_SECURITY_CONTACT`, `REFUGE_LOG`, `REFUGE_BOARD`, `REFUGE_CLAIM_CODE_FILE` and
+    /// What the environment says: `REFUGE_DATA`, `REFUGE_LISTEN`, `REFUGE_PLAIN_HTTP`, `REFUGE_AUTHORITIES`,
+    /// `REFUGE_ORIGINS` and `REFUGE_REPLICATE_ALLOW` (with commas), `REFUGE_SECURITY_CONTACT`, `REFUGE_LOG`, `REFUGE_BOARD`, `REFUGE_CLAIM_CODE_FILE` and
     /// `REFUGE_NOTES_FILE`.
     pub(super) fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Raw {
         let list = |name| -> Option<Vec<String>> {
@@ -51,6 +53,7 @@ impl Raw {
             authorities: list("REFUGE_AUTHORITIES"),
             origins: list("REFUGE_ORIGINS"),
             security_contact: variable("REFUGE_SECURITY_CONTACT"),
+            replicate_allow: list("REFUGE_REPLICATE_ALLOW"),
             log: variable("REFUGE_LOG"),
             board: variable("REFUGE_BOARD"),
             claim_code_file: variable("REFUGE_CLAIM_CODE_FILE"),

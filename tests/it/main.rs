@@ -19,6 +19,7 @@ mod fault;
 
 mod measure;
 mod pages;
+mod replicate;
 mod security;
 mod served;
 mod snapshots_http;

@@ -105,7 +105,7 @@ pub(in crate::api) async fn put(mut call: Call) -> Result<Response, Error> {
     })?;
     let (body, mut attachments) = kept(before);
     attachments.insert(name, intake::stored(&media_type, None, attached));
-    let rev = save(&db, id.clone(), parent, body, attachments).await?;
+    let rev = save(&call, &db, id.clone(), parent, body, attachments).await?;
     Ok(document::saved(StatusCode::CREATED, &id, &rev))
 }
 
@@ -119,7 +119,7 @@ pub(in crate::api) async fn delete(call: Call) -> Result<Response, Error> {
     if attachments.remove(call.param("attachment")).is_none() {
         return Err(Fault::NoAttachment.into());
     }
-    let rev = save(&db, id.clone(), parent, body, attachments).await?;
+    let rev = save(&call, &db, id.clone(), parent, body, attachments).await?;
     Ok(document::saved(StatusCode::OK, &id, &rev))
 }
 
@@ -147,6 +147,7 @@ fn kept(before: Option<Doc>) -> (Body, BTreeMap<String, AttachmentEdit>) {
 }
 
 async fn save(
+    call: &Call,
     db: &Db,
     id: DocId,
     parent: Option<Rev>,
@@ -160,5 +161,5 @@ async fn save(
         body,
         attachments,
     };
-    document::one(db, edit).await
+    document::one(call, db, edit).await
 }

@@ -79,6 +79,7 @@ pub(in crate::api) async fn bulk_docs(mut call: Call) -> Result<Response, Error>
             Err(fault) => outcomes.push(Some(Outcome::failed(text, &fault))),
         }
     }
+    let writes = document::put_away(&call, &db, writes).await?;
     let ids: Vec<DocId> = writes.iter().map(|edit| edit.id().clone()).collect();
     let saved = db.run(move |database| database.save_docs(writes)).await?;
     let mut saved = ids.into_iter().zip(saved);

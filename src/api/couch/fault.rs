@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use super::draft::{BATCH_BYTES_MAX, DOCUMENT_BYTES_MAX};
 use super::scan::Refusal;
 use crate::id::{DbNameError, DocIdError, RevError, SeqError};
-use crate::node::SelectorError;
+use crate::node::{ReplicationFailure, SelectorError};
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +78,8 @@ pub(in crate::api) enum Fault {
     #[error("No index exists for this sort, try indexing by the sort fields.")]
     NoIndex,
     #[error("{0}")]
+    Replication(ReplicationFailure),
+    #[error("{0}")]
     NotImplemented(&'static str),
 }
 
@@ -104,8 +106,22 @@ impl Fault {
             Fault::Selector(error) => (StatusCode::BAD_REQUEST, error.code()),
             Fault::Find { code, .. } => (StatusCode::BAD_REQUEST, code),
             Fault::NoIndex => (StatusCode::BAD_REQUEST, "no_usable_index"),
+            Fault::Replication(failure) => replication(failure),
             Fault::NotImplemented(_) => (StatusCode::NOT_IMPLEMENTED, "not_implemented"),
         }
+    }
+}
+
+fn replication(failure: &ReplicationFailure) -> (StatusCode, &'static str) {
+    match failure {
+        ReplicationFailure::NotRun | ReplicationFailure::TooMany => {
+            (StatusCode::SERVICE_UNAVAILABLE, "service_unavailable")
+        }
+        ReplicationFailure::Invalid(_) => (StatusCode::BAD_REQUEST, "bad_request"),
+        ReplicationFailure::Missing(_) => (StatusCode::NOT_FOUND, "not_found"),
+        ReplicationFailure::NoDatabase(_) => (StatusCode::NOT_FOUND, "db_not_found"),
+        ReplicationFailure::Refused(_) => (StatusCode::FORBIDDEN, "forbidden"),
+        ReplicationFailure::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "replication_failed"),
     }
 }
 

@@ -43,11 +43,6 @@ pub(in crate::api) async fn up(_call: Call) -> Result<Response, Error> {
     ))
 }
 
-/// `GET /db/_active_tasks`.
-pub(in crate::api) async fn active_tasks(_call: Call) -> Result<Response, Error> {
-    Ok(answer::json(StatusCode::OK, &json!([])))
-}
-
 /// `GET /db/_all_dbs`.
 pub(in crate::api) async fn all_dbs(call: Call) -> Result<Response, Error> {
     let query = Query::of(&call)?;

@@ -1,8 +1,9 @@
-//! `refuge db`: databases and documents of a data folder, without a server.
+//! `refuge db`: databases and documents of a data folder, without a server; replicated with a node.
 
 use serde_json::{Value, json};
 
 use super::Desk;
+use crate::support::Node;
 
 fn lines(text: &str) -> Vec<Value> {
     text.lines()
@@ -120,4 +121,101 @@ fn what_is_no_document_and_no_database_is_refused_by_reason() {
     desk.here(["db", "changes", "notes", "--since", "soon"])
         .refused(2, "sequence");
     assert_eq!(desk.here(["db", "ls", "notes"]).done(), "");
+}
+
+#[test]
+fn a_database_is_replicated_to_a_node_and_back_and_between_two_of_a_folder() {
+    let desk = Desk::new();
+    desk.here(["db", "create", "notes"]).done();
+    for n in 0..5 {
+        let file = desk.write("doc.json", json!({ "n": n }).to_string());
+        desk.here(["db", "put", "notes", &format!("doc{n}"), file.to_str().unwrap()])
+            .done();
+    }
+    let replicated = |arguments: &[&str]| -> Value {
+        let all = ["db", "replicate"].iter().chain(arguments).chain(&["--json"]);
+        serde_json::from_str(&desk.here(all).done()).unwrap()
+    };
+    let copied = replicated(&["notes", "copy", "--create-target", "--doc-ids", "doc1,doc3"]);
+    assert_eq!(copied["docs_written"], 2);
+    let node = Node::start(&desk.path("far")).unwrap();
+    let url = super::https(&node);
+    desk.run(["claim", &url, node.ready.claim_code.as_deref().unwrap()])
+        .done();
+    let far = format!("{url}/db/notes");
+    // The node is known from the claim: who it must be, and the token that opens it.
+    assert_eq!(replicated(&["notes", &far, "--create-target"])["docs_written"], 5);
+    assert_eq!(replicated(&["notes", &far])["docs_written"], 0);
+    let file = desk.write(
+        "doc.json",
+        json!({"_rev": document(&desk, "doc0")["_rev"], "n": 9}).to_string(),
+    );
+    desk.here(["db", "put", "notes", "doc0", file.to_str().unwrap()])
+        .done();
+    let some = replicated(&[
+        &far,
+        "chosen",
+        "--create-target",
+        "--selector",
+        "{\"n\": {\"$gt\": 2}}",
+    ]);
+    assert_eq!(some["docs_written"], 2);
+    assert_eq!(replicated(&["notes", &far])["docs_written"], 1);
+    desk.here(["db", "replicate", "none", &far]).refused(3, "none");
+    desk.here(["db", "replicate", "notes", "Notes"])
+        .refused(2, "target");
+    desk.here(["db", "replicate", "notes", "copy", "--selector", "{"])
+        .refused(2, "--selector");
+    // Secrets of the folder: put, listed by name alone, removed.
+    let file = desk.write("token", "canary-token\n");
+    desk.here(["db", "secret", "put", "friend", file.to_str().unwrap()])
+        .done();
+    assert_eq!(desk.here(["db", "secret", "ls"]).done(), "friend");
+    desk.here(["db", "secret", "rm", "friend"]).done();
+    desk.here(["db", "secret", "rm", "friend"]).refused(3, "friend");
+    // A running node replicates when it is asked to, and keeps secrets when it is told them.
+    desk.run([
+        "db",
+        "secret",
+        "put",
+        "friend",
+        file.to_str().unwrap(),
+        "--node",
+        &url,
+    ])
+    .done();
+    assert_eq!(desk.run(["db", "secret", "ls", "--node", &url]).done(), "friend");
+    let asked = [
+        "db",
+        "replicate",
+        "notes",
+        "there",
+        "--create-target",
+        "--node",
+        &url,
+        "--json",
+    ];
+    let there: Value = serde_json::from_str(&desk.run(asked).done()).unwrap();
+    assert_eq!(there["docs_written"], 5);
+    let asked = [
+        "db",
+        "replicate",
+        "notes",
+        "there",
+        "--continuous",
+        "--node",
+        &url,
+    ];
+    assert!(desk.run(asked).done().ends_with("+continuous"));
+    let asked = [
+        "db",
+        "replicate",
+        "notes",
+        "there",
+        "--continuous",
+        "--cancel",
+        "--node",
+        &url,
+    ];
+    assert!(desk.run(asked).done().ends_with("+continuous"));
 }

@@ -1,0 +1,462 @@
+//! A database of this node as a side of a replication.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::checkpoint::{Checkpoint, PeerSeq};
+use super::peer::{
+    Answering, ChangesAsk, Failure, Hung, Kept, Moved, Page, Peer, Pieces, Revision, Revisions, Row, Trouble,
+    Wanted,
+};
+use crate::id::{DbName, LocalId, Rev, Seq};
+use crate::node::{
+    self, Attaching, Attachment, AttachmentEdit, ChangesQuery, Db, Doc, DocumentBody, Edit, Expected,
+    MangoSelector, Node, Reading, Which,
+};
+
+/// Rows that are looked at for one page, so that a filter that passes little answers now and then.
+const SCANNED_MAX: usize = 5_000;
+
+/// Rows that are read with their documents at once, for a selector.
+const DOC_ROWS: usize = 64;
+
+/// How long a question for changes waits for one.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// Bytes of documents that are read ahead.
+const AHEAD_BYTES: usize = 512 * 1024;
+
+/// Which documents a source tells of.
+#[derive(Clone, Default)]
+pub(super) enum Filter {
+    /// All.
+    #[default]
+    All,
+    /// These.
+    Ids(Arc<BTreeSet<String>>),
+    /// Those that match: parsed, and as it was written.
+    Selector(Arc<MangoSelector>, Value),
+}
+
+/// A database of this node.
+pub(super) struct LocalPeer {
+    node: Node,
+    name: DbName,
+    filter: Filter,
+}
+
+impl LocalPeer {
+    /// The database of this name, whether it is there or not.
+    pub(super) fn new(node: Node, name: DbName, filter: Filter) -> LocalPeer {
+        LocalPeer { node, name, filter }
+    }
+
+    async fn db(&self) -> Result<Db, Failure> {
+        Ok(self.node.documents().get(self.name.clone()).await?)
+    }
+
+    async fn page(&self, db: &Db, ask: &ChangesAsk) -> Result<Page, Failure> {
+        let mut since = seq_of(db, &ask.since)?;
+        let (mut rows, mut scanned) = (Vec::new(), 0);
+        loop {
+            let with_docs = matches!(self.filter, Filter::Selector(..));
+            let limit = match &self.filter {
+                Filter::All => ask.limit,
+                Filter::Ids(_) => SCANNED_MAX,
+                Filter::Selector(..) => DOC_ROWS,
+            };
+            let filter = self.filter.clone();
+            let query = ChangesQuery {
+                since,
+                limit,
+                docs: with_docs,
+                ..ChangesQuery::default()
+            };
+            let room = ask.limit - rows.len();
+            let (mut found, seen, last, pending) = db
+                .run(move |database| read(database, &query, &filter, room))
+                .await?;
+            rows.append(&mut found);
+            scanned += seen;
+            since = last;
+            let is_full = rows.len() >= ask.limit || scanned >= SCANNED_MAX;
+            if pending == 0 || is_full {
+                return Ok(Page {
+                    rows,
+                    skipped: 0,
+                    last_seq: db.seq_text(since).into(),
+                    pending: Some(pending),
+                });
+            }
+        }
+    }
+
+    /// An edit with all that hangs on it in the coffer.
+    async fn prepared(&self, db: &Db, revision: Revision, source: &dyn Peer) -> Result<Edit, Failure> {
+        let mut attachments = std::collections::BTreeMap::new();
+        if !revision.attachments.is_empty() {
+            let id = revision.id.clone();
+            let leaves = db.run(move |database| database.open_leaves(&id)).await?;
+            for (name, hung) in &revision.attachments {
+                let attachment = match held(&leaves, hung) {
+                    Some(held) => Attachment {
+                        content_type: hung.content_type.clone(),
+                        revpos: hung.revpos,
+                        ..held.clone()
+                    },
+                    None => received(db, &revision, name, hung, source).await?,
+                };
+                attachments.insert(name.clone(), AttachmentEdit::Stored(attachment));
+            }
+        }
+        Ok(Edit::Replicated {
+            id: revision.id,
+            revisions: revision.revisions,
+            deleted: revision.deleted,
+            body: revision.body,
+            attachments,
+        })
+    }
+}
+
+/// Rows that pass, how many were looked at, where to go on, and how many are left to look at.
+type Scan = (Vec<Row>, usize, Seq, u64);
+
+fn read(
+    database: &node::Database,
+    query: &ChangesQuery,
+    filter: &Filter,
+    room: usize,
+) -> Result<Scan, node::DatabaseError> {
+    let (mut rows, mut seen, mut last) = (Vec::new(), 0, query.since);
+    let end = database.changes(query, &mut |change| {
+        seen += 1;
+        last = change.seq;
+        let passes = match filter {
+            Filter::All => true,
+            Filter::Ids(ids) => ids.contains(change.id.as_str()),
+            Filter::Selector(selector, _) => change
+                .doc
+                .as_ref()
+                .is_some_and(|doc| selector.matches(&whole(doc))),
+        };
+        if passes {
+            let revs = change.leaves.into_iter().map(|leaf| leaf.rev).collect();
+            rows.push(Row { id: change.id, revs });
+        }
+        match rows.len() < room {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    })?;
+    let is_cut = rows.len() >= room || seen >= query.limit;
+    let last = if is_cut { last } else { end.last };
+    Ok((rows, seen, last, end.pending))
+}
+
+/// A document as selectors see it.
+fn whole(doc: &Doc) -> Value {
+    let mut value: Value = serde_json::from_str(doc.body.as_str()).unwrap_or_default();
+    if let Value::Object(members) = &mut value {
+        members.insert("_id".to_owned(), Value::from(doc.id.as_str()));
+        members.insert("_rev".to_owned(), Value::from(doc.rev().to_string()));
+        if doc.deleted {
+            members.insert("_deleted".to_owned(), Value::from(true));
+        }
+    }
+    value
+}
+
+/// The same bytes on another revision of the document.
+fn held<'a>(leaves: &'a [Doc], hung: &Hung) -> Option<&'a Attachment> {
+    let mut all = leaves.iter().flat_map(|leaf| leaf.attachments.values());
+    all.find(|held| Some(held.digest) == hung.digest && held.length == hung.length)
+}
+
+async fn received(
+    db: &Db,
+    revision: &Revision,
+    name: &str,
+    hung: &Hung,
+    source: &dyn Peer,
+) -> Result<Attachment, Failure> {
+    let mut pieces = source.attachment(revision, name).await?;
+    let mut attaching = Attaching::begin(db.blobs())?;
+    while let Some(bytes) = pieces.next().await? {
+        if attaching.length() + bytes.len() as u64 > hung.length {
+            return Err(wrong_bytes(revision, name));
+        }
+        attaching.write(bytes).await?;
+    }
+    let expected = Expected {
+        digest: hung.digest,
+        length: Some(hung.length),
+    };
+    let attached = attaching.finish(expected).await.map_err(|error| match error {
+        node::Error::Mismatch { .. } => wrong_bytes(revision, name),
+        error => error.into(),
+    })?;
+    Ok(Attachment {
+        content_type: hung.content_type.clone(),
+        revpos: hung.revpos,
+        digest: attached.digest,
+        length: attached.length,
+        blob: attached.blob,
+        encoded: None,
+    })
+}
+
+/// An attachment is not what its document says.
+pub(super) fn wrong_bytes(revision: &Revision, name: &str) -> Failure {
+    let Revision { id, .. } = revision;
+    Failure::lie(format!(
+        "the attachment {name:?} of {id} is not what its document says: nothing of it was stored"
+    ))
+}
+
+fn seq_of(db: &Db, seq: &PeerSeq) -> Result<Seq, Failure> {
+    let seq = db.seq_from_text(&seq.to_query());
+    seq.map_err(|_| Failure::fatal("since_seq is no sequence of the source"))
+}
+
+impl Peer for LocalPeer {
+    fn open(&self) -> Answering<'_, bool> {
+        Box::pin(async {
+            match self.node.documents().get(self.name.clone()).await {
+                Ok(_) => Ok(true),
+                Err(node::Error::Missing { .. }) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+
+    fn create(&self) -> Answering<'_, ()> {
+        Box::pin(async {
+            let options = node::DatabaseOptions::default();
+            match self.node.documents().create(self.name.clone(), options).await {
+                Ok(_) | Err(node::Error::Conflict { .. }) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+
+    fn checkpoint(&self, id: LocalId) -> Answering<'_, Option<Kept>> {
+        Box::pin(async move {
+            let kept = self
+                .db()
+                .await?
+                .run(move |database| database.local_get(&id))
+                .await?;
+            Ok(kept.map(|kept| Kept {
+                rev: format!("0-{}", kept.edits),
+                checkpoint: serde_json::from_str(kept.body.as_str()).ok(),
+            }))
+        })
+    }
+
+    fn keep(&self, id: LocalId, rev: Option<String>, checkpoint: Checkpoint) -> Answering<'_, String> {
+        Box::pin(async move {
+            let parent = rev.and_then(|rev| rev.strip_prefix("0-")?.parse().ok());
+            let json = serde_json::to_string(&checkpoint).expect("a checkpoint is JSON");
+            let body = DocumentBody::parse(&json).map_err(|error| Failure::fatal(error.to_string()))?;
+            let db = self.db().await?;
+            let kept = db
+                .run(move |database| database.local_put(&id, parent, body))
+                .await?;
+            match kept {
+                Ok(edits) => Ok(format!("0-{edits}")),
+                Err(refused) => Err(Failure::new(Trouble::Conflict, refused.to_string())),
+            }
+        })
+    }
+
+    fn changes(&self, ask: ChangesAsk) -> Answering<'_, Page> {
+        Box::pin(async move {
+            let db = self.db().await?;
+            // Before it is read: a change after this wakes whoever waits.
+            let mut updated = db.updated();
+            updated.borrow_and_update();
+            let page = self.page(&db, &ask).await?;
+            if !ask.wait || !page.rows.is_empty() || page.last_seq != ask.since {
+                return Ok(page);
+            }
+            tokio::select! {
+                () = db.gone().cancelled() => Err(Failure::new(Trouble::Missing, format!("{} was deleted", self.name))),
+                _ = tokio::time::timeout(WAIT, updated.changed()) => self.page(&db, &ask).await,
+            }
+        })
+    }
+
+    fn differ<'a>(&'a self, rows: &'a [Row]) -> Answering<'a, Vec<Wanted>> {
+        let asked: Vec<_> = rows
+            .iter()
+            .map(|row| (row.id.clone(), row.revs.clone()))
+            .collect();
+        Box::pin(async move {
+            let missing = self
+                .db()
+                .await?
+                .run(move |database| database.revs_diff(&asked))
+                .await?;
+            Ok(missing
+                .into_iter()
+                .map(|missing| Wanted {
+                    id: missing.id,
+                    revs: missing.revs,
+                    ancestors: missing.possible_ancestors,
+                })
+                .collect())
+        })
+    }
+
+    fn fetch<'a>(&'a self, wanted: &'a [Wanted]) -> Answering<'a, Box<dyn Revisions + 'a>> {
+        Box::pin(async move {
+            let leaves = Leaves {
+                db: self.db().await?,
+                wanted,
+                ahead: VecDeque::new(),
+            };
+            Ok(Box::new(leaves) as Box<dyn Revisions + 'a>)
+        })
+    }
+
+    fn attachment<'a>(&'a self, of: &'a Revision, name: &'a str) -> Answering<'a, Box<dyn Pieces>> {
+        Box::pin(async move {
+            let blob = of.attachments.get(name).and_then(|hung| hung.blob);
+            let blob = blob.ok_or_else(|| wrong_bytes(of, name))?;
+            let reading = self.db().await?.blobs().get(blob).await?;
+            Ok(Box::new(BlobPieces { reading, offset: 0 }) as Box<dyn Pieces>)
+        })
+    }
+
+    fn store<'a>(
+        &'a self,
+        revisions: Vec<(Revision, &'a [Rev])>,
+        source: &'a dyn Peer,
+    ) -> Answering<'a, Moved> {
+        Box::pin(async move {
+            let db = self.db().await?;
+            let mut edits = Vec::with_capacity(revisions.len());
+            for (revision, _) in revisions {
+                edits.push(self.prepared(&db, revision, source).await?);
+            }
+            let saved = db.run(move |database| database.save_docs(edits)).await?;
+            let mut moved = Moved::default();
+            for saved in saved {
+                match saved {
+                    Ok(_) => moved.written += 1,
+                    Err(refused) => {
+                        moved.refused += 1;
+                        tracing::warn!(database = %self.name, error = %refused, "a replicated document was refused");
+                    }
+                }
+            }
+            Ok(moved)
+        })
+    }
+}
+
+/// Leaves that are the revisions that are wanted, or follow them.
+struct Leaves<'a> {
+    db: Db,
+    wanted: &'a [Wanted],
+    ahead: VecDeque<Revision>,
+}
+
+impl Revisions for Leaves<'_> {
+    fn next(&mut self) -> Answering<'_, Option<Revision>> {
+        Box::pin(async {
+            while self.ahead.is_empty() && !self.wanted.is_empty() {
+                let wanted = self.wanted.to_vec();
+                let (ahead, taken) = self.db.run(move |database| read_ahead(database, &wanted)).await?;
+                self.ahead = ahead;
+                self.wanted = &self.wanted[taken..];
+            }
+            Ok(self.ahead.pop_front())
+        })
+    }
+}
+
+fn read_ahead(
+    database: &node::Database,
+    wanted: &[Wanted],
+) -> Result<(VecDeque<Revision>, usize), node::DatabaseError> {
+    let (mut ahead, mut bytes, mut taken) = (VecDeque::new(), 0, 0);
+    for one in wanted {
+        taken += 1;
+        let snapshot = database.snapshot(&one.id, &Which::Leaves)?;
+        let leaves = snapshot.into_iter().flat_map(|snapshot| snapshot.docs);
+        for doc in leaves.filter(|doc| doc.revisions.iter().any(|rev| one.revs.contains(rev))) {
+            let revision = revision_of(doc);
+            bytes += revision.held_bytes();
+            ahead.push_back(revision);
+        }
+        if bytes >= AHEAD_BYTES {
+            break;
+        }
+    }
+    Ok((ahead, taken))
+}
+
+fn revision_of(doc: Doc) -> Revision {
+    let attachments = doc.attachments.into_iter().map(|(name, attachment)| {
+        let hung = Hung {
+            content_type: attachment.content_type,
+            revpos: attachment.revpos,
+            digest: Some(attachment.digest),
+            length: attachment.length,
+            blob: Some(attachment.blob),
+        };
+        (name, hung)
+    });
+    Revision {
+        id: doc.id,
+        revisions: doc.revisions,
+        deleted: doc.deleted,
+        body: doc.body,
+        attachments: attachments.collect(),
+    }
+}
+
+struct BlobPieces {
+    reading: Reading,
+    offset: u64,
+}
+
+impl Pieces for BlobPieces {
+    fn next(&mut self) -> Answering<'_, Option<Bytes>> {
+        Box::pin(async {
+            let bytes = self.reading.read_at(self.offset).await?;
+            self.offset += bytes.len() as u64;
+            Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
+        })
+    }
+}
+
+impl From<node::Error> for Failure {
+    fn from(error: node::Error) -> Failure {
+        let trouble = match &error {
+            node::Error::Missing { .. } => Trouble::Missing,
+            node::Error::Conflict { .. } | node::Error::Offset { .. } => Trouble::Conflict,
+            node::Error::Mismatch { .. } | node::Error::Corrupt { .. } => Trouble::Lie,
+            node::Error::Refused(_) => Trouble::Refused,
+            node::Error::Busy
+            | node::Error::RateLimited { .. }
+            | node::Error::NoSpace { .. }
+            | node::Error::ReadOnly { .. }
+            | node::Error::Offline { .. }
+            | node::Error::Disk(_) => Trouble::Passing,
+            node::Error::Incomplete { .. }
+            | node::Error::Invalid { .. }
+            | node::Error::TooLarge { .. }
+            | node::Error::Folder(_)
+            | node::Error::Internal(_) => Trouble::Fatal,
+        };
+        Failure::new(trouble, error.to_string())
+    }
+}
