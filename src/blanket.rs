@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  save_doc ──> writer (one group for all that wait) ──> merge (pure: who may write, what is kept)
-//!                                                          └─> Engine: sqlite, memory   one row for each document,
+//!                                                          └─> Engine: sqlite, memory…  one row for each document,
 //!  open_doc, changes, list ─────────────────────────────────>                           in order of id and of change
 //! ```
 //!
@@ -23,8 +23,20 @@ mod error;
 mod folder;
 pub mod json;
 mod kind;
+#[cfg(feature = "leveldb")]
+mod leveldb;
+#[cfg(not(feature = "leveldb"))]
+#[path = "blanket/absent/leveldb.rs"]
+mod leveldb;
+#[cfg(feature = "lsm")]
+mod lsm;
+#[cfg(not(feature = "lsm"))]
+#[path = "blanket/absent/lsm.rs"]
+mod lsm;
 mod memory;
 mod merge;
+#[cfg(any(feature = "leveldb", feature = "lsm"))]
+mod ordered;
 mod revid;
 pub mod selector;
 mod settings;

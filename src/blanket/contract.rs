@@ -98,6 +98,20 @@ contract!(
     Keeps::Everything
 );
 
+#[cfg(feature = "lsm")]
+contract!(
+    lsm,
+    |folder| crate::blanket::lsm::open(folder).unwrap(),
+    Keeps::Everything
+);
+
+#[cfg(feature = "leveldb")]
+contract!(
+    leveldb,
+    |folder| crate::blanket::leveldb::open(folder).unwrap(),
+    Keeps::Everything
+);
+
 /// An engine under test and the folder it lives in.
 pub(crate) struct Subject {
     folder: TempDir,

@@ -98,6 +98,18 @@ mod tests {
 
     #[test]
     fn a_copy_has_every_leaf_and_is_finished_by_another() {
+        from_one_into_another(EngineKind::Sqlite, EngineKind::Memory);
+    }
+
+    #[cfg(all(feature = "lsm", feature = "leveldb"))]
+    #[test]
+    fn a_copy_is_the_same_from_any_engine_into_any() {
+        from_one_into_another(EngineKind::Sqlite, EngineKind::Lsm);
+        from_one_into_another(EngineKind::Lsm, EngineKind::Leveldb);
+        from_one_into_another(EngineKind::Leveldb, EngineKind::Sqlite);
+    }
+
+    fn from_one_into_another(from: EngineKind, into: EngineKind) {
         let dir = tempfile::tempdir().unwrap();
         let create = |name: &str, engine| {
             let options = Options {
@@ -106,7 +118,7 @@ mod tests {
             };
             create_db(dir.path(), &name.parse().unwrap(), &options).unwrap()
         };
-        let (source, target) = (create("a", EngineKind::Sqlite), create("b", EngineKind::Memory));
+        let (source, target) = (create("a", from), create("b", into));
         for number in 0..600 {
             save(&source, edit(&format!("{number:03}"), None, "{\"x\":1}"));
         }

@@ -21,11 +21,17 @@ pub enum Error {
         /// Its name.
         name: DbName,
     },
-    /// No engine of that name, or one this binary was built without.
-    #[error("this refuge has no engine {engine:?}")]
+    /// No engine of that name.
+    #[error("there is no engine {engine:?}")]
     NoEngine {
         /// As it was asked for.
         engine: String,
+    },
+    /// An engine this binary was built without.
+    #[error("the engine {engine} is not built in: it takes a refuge built with the cargo feature {engine}")]
+    NotBuiltIn {
+        /// Its name, and that of its feature.
+        engine: &'static str,
     },
     /// It was written by a newer Refuge.
     #[error("{} was written by a newer refuge: install that", path.display())]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/notes%2F2026/documents.db     the files of the engine sqlite; their name says which engine a database has
+//! DIR/NAME/lsm/ DIR/NAME/leveldb/   those of the engines of these names
 //! DIR/NAME.new/                     one that is being made: left over after a crash, and then of no use
 //! DIR/NAME.removed/                 one that is being removed: finished when the next one is
 //! DIR/NAME.damaged-1/               one that was set aside; kept until a person removes it
@@ -21,6 +22,7 @@ use super::memory::Memory;
 use super::settings::{self, Settings};
 use super::sqlite::{DOCUMENTS_FILE, Sqlite};
 use super::tree::REVS_LIMIT;
+use super::{leveldb, lsm};
 use crate::id::{DbName, StoreName};
 
 /// What a database is made as.
@@ -70,7 +72,11 @@ pub fn create_db(folder: &Path, name: &DbName, options: &Options) -> Result<Data
     }
     sync(&fresh)?;
     fs::rename(&fresh, &place).map_err(|error| Error::io(&place, error))?;
-    sync(folder)?;
+    if let Err(error) = sync(folder) {
+        // Whoever looks must not find what a power cut would take away again; where this fails, too, the error says enough.
+        let _ = fs::rename(&place, &fresh);
+        return Err(error);
+    }
     open_db(folder, name)
 }
 
@@ -156,19 +162,27 @@ pub fn set_aside(folder: &Path, name: &DbName) -> Result<PathBuf, Error> {
 fn open_engine(kind: EngineKind, place: &Path) -> Result<Arc<dyn Engine>, Error> {
     match kind {
         EngineKind::Sqlite => Ok(Arc::new(Sqlite::open(&place.join(DOCUMENTS_FILE))?)),
+        EngineKind::Lsm => lsm::open(place),
+        EngineKind::Leveldb => leveldb::open(place),
         EngineKind::Memory => Ok(Arc::new(Memory::default())),
     }
 }
 
 /// The engine whose files are in a folder.
 fn kind_of(place: &Path) -> Result<EngineKind, Error> {
-    match place.join(DOCUMENTS_FILE).exists() {
-        true => Ok(EngineKind::Sqlite),
-        false => Err(Error::Corrupt {
-            path: place.to_owned(),
-            what: format!("there is no {DOCUMENTS_FILE} in it"),
-        }),
+    if place.join(DOCUMENTS_FILE).exists() {
+        return Ok(EngineKind::Sqlite);
     }
+    if lsm::is_there(place) {
+        return Ok(EngineKind::Lsm);
+    }
+    if leveldb::is_there(place) {
+        return Ok(EngineKind::Leveldb);
+    }
+    Err(Error::Corrupt {
+        path: place.to_owned(),
+        what: "no files of any engine are in it".to_owned(),
+    })
 }
 
 /// Makes a folder that only its owner reads, with those above it.
@@ -211,6 +225,18 @@ mod tests {
 
     fn name(text: &str) -> DbName {
         text.parse().unwrap()
+    }
+
+    /// Engines that keep something, of those in this binary.
+    fn built_in() -> Vec<EngineKind> {
+        let mut kinds = vec![EngineKind::Sqlite];
+        if cfg!(feature = "lsm") {
+            kinds.push(EngineKind::Lsm);
+        }
+        if cfg!(feature = "leveldb") {
+            kinds.push(EngineKind::Leveldb);
+        }
+        kinds
     }
 
     fn write(database: &Database, id: &str) {
@@ -305,6 +331,29 @@ mod tests {
     }
 
     #[test]
+    fn a_database_of_a_newer_format_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for kind in built_in() {
+            let name = name(&format!("of-{kind}"));
+            let options = Options {
+                engine: kind,
+                ..Options::default()
+            };
+            create_db(dir.path(), &name, &options).unwrap();
+            let place = dir.path().join(name.folder_name());
+            let engine = open_engine(kind, &place).unwrap();
+            let newer = ("format", 2_u32.to_be_bytes().to_vec());
+            let group = || crate::blanket::engine::Group {
+                settings: vec![newer.clone()],
+                ..Default::default()
+            };
+            engine.update(&[], &mut |_| group()).unwrap();
+            drop(engine);
+            assert!(matches!(open_db(dir.path(), &name), Err(Error::Newer { path }) if path == place));
+        }
+    }
+
+    #[test]
     fn an_empty_folder_is_no_database_and_no_new_one() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("notes")).unwrap();
@@ -321,7 +370,12 @@ mod tests {
 
     #[test]
     fn engines_are_known_by_name() {
-        for kind in [EngineKind::Sqlite, EngineKind::Memory] {
+        for kind in [
+            EngineKind::Sqlite,
+            EngineKind::Lsm,
+            EngineKind::Leveldb,
+            EngineKind::Memory,
+        ] {
             assert_eq!(kind.to_string().parse::<EngineKind>().unwrap(), kind);
         }
         assert!(matches!(

@@ -10,6 +10,10 @@ use super::error::Error;
 pub enum EngineKind {
     /// One SQLite file: the default.
     Sqlite,
+    /// A log-structured merge tree: many writes. Only where it is built in.
+    Lsm,
+    /// A LevelDB, which other programs can read. Only where it is built in.
+    Leveldb,
     /// In memory: gone when it is closed. For tests and for trying things out.
     Memory,
 }
@@ -18,6 +22,8 @@ impl fmt::Display for EngineKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             EngineKind::Sqlite => "sqlite",
+            EngineKind::Lsm => "lsm",
+            EngineKind::Leveldb => "leveldb",
             EngineKind::Memory => "memory",
         })
     }
@@ -29,6 +35,8 @@ impl FromStr for EngineKind {
     fn from_str(text: &str) -> Result<Self, Error> {
         match text {
             "sqlite" => Ok(EngineKind::Sqlite),
+            "lsm" => Ok(EngineKind::Lsm),
+            "leveldb" => Ok(EngineKind::Leveldb),
             "memory" => Ok(EngineKind::Memory),
             other => Err(Error::NoEngine {
                 engine: other.to_owned(),

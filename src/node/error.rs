@@ -393,7 +393,7 @@ impl From<blanket::Error> for Error {
             blanket::Error::Exists { name } => {
                 Error::conflict(Kind::Database, name, "there is one of this name")
             }
-            blanket::Error::NoEngine { .. } => Error::Invalid {
+            blanket::Error::NoEngine { .. } | blanket::Error::NotBuiltIn { .. } => Error::Invalid {
                 what: "engine",
                 reason: error.to_string(),
             },

@@ -16,7 +16,9 @@ mod discovery;
 mod disks;
 mod doors;
 mod fault;
-
+mod formats;
+#[cfg(feature = "leveldb")]
+mod leveldb;
 mod measure;
 mod pages;
 mod replicate;

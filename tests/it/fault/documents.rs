@@ -1,12 +1,13 @@
-//! Rows R3, R7, R8 and R11 for documents: power is lost, a call of the disk fails, bits rot in the file of a database.
+//! Rows R3, R7, R8 and R11 for documents, with every engine that is built in: power is lost, a call of the disk fails, bits rot
+//! in the files of a database.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use refuge::blanket::{
-    Body, ChangesQuery, Database, Edit, Error, ListQuery, Options, create_db, open_db, set_aside,
+    Body, ChangesQuery, Database, Edit, EngineKind, Error, ListQuery, Options, create_db, open_db, set_aside,
 };
 use refuge::id::{DbName, DocId, LocalId, Rev};
 
@@ -45,15 +46,50 @@ const PLACES: usize = 80;
 /// How often a load tries to get its database where a call fails.
 const OPENINGS: usize = 5;
 
-#[test]
-fn documents_that_were_acknowledged_are_there_when_power_is_lost() {
-    let rng = Rng::for_test("documents");
+/// Makes the tests of an engine.
+macro_rules! engine {
+    ($name:ident, $kind:expr) => {
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn documents_that_were_acknowledged_are_there_when_power_is_lost() {
+                power_is_lost(stringify!($name));
+            }
+
+            #[test]
+            fn no_document_is_acknowledged_by_a_call_that_failed() {
+                a_call_fails(stringify!($name));
+            }
+
+            #[test]
+            #[ignore = "runs in a process of its own, started by the tests above"]
+            fn load() {
+                run_load($kind);
+            }
+
+            #[test]
+            fn a_flipped_bit_is_found_or_harmless_and_a_damaged_database_is_set_aside() {
+                bits_flip(stringify!($name), $kind);
+            }
+        }
+    };
+}
+
+engine!(sqlite, EngineKind::Sqlite);
+#[cfg(feature = "lsm")]
+engine!(lsm, EngineKind::Lsm);
+#[cfg(feature = "leveldb")]
+engine!(leveldb, EngineKind::Leveldb);
+
+fn power_is_lost(engine: &str) {
+    let rng = Rng::for_test(&format!("documents {engine}"));
     let Some(disk) = FaultFs::mount_or_skip(Names::Strict) else {
         return;
     };
     let journal = Journal::default();
     disk.record();
-    follow(&disk, &journal);
+    follow(engine, &disk, &journal);
     let recording = disk.recorded();
     drop(disk);
     assert!(
@@ -62,7 +98,7 @@ fn documents_that_were_acknowledged_are_there_when_power_is_lost() {
         journal.acked()
     );
     judge_cuts(
-        "documents",
+        &format!("documents {engine}"),
         &recording,
         &journal,
         (Cuts::power(POINTS.rounds()), &rng),
@@ -70,9 +106,8 @@ fn documents_that_were_acknowledged_are_there_when_power_is_lost() {
     );
 }
 
-#[test]
-fn no_document_is_acknowledged_by_a_call_that_failed() {
-    let rng = Rng::for_test("failing documents");
+fn a_call_fails(engine: &str) {
+    let rng = Rng::for_test(&format!("failing documents {engine}"));
     for round in 0..FAILURES.rounds() {
         let mut rng = rng.branch(round);
         let (call, errno) = match rng.below(4) {
@@ -92,7 +127,7 @@ fn no_document_is_acknowledged_by_a_call_that_failed() {
         };
         let journal = Journal::default();
         disk.inject(fault);
-        follow(&disk, &journal);
+        follow(engine, &disk, &journal);
         assert!(
             journal.acked() > EDITS / 2,
             "round {round}, {fault:?}: writes go on after it"
@@ -107,24 +142,26 @@ fn no_document_is_acknowledged_by_a_call_that_failed() {
 }
 
 /// Runs the load in a process of its own: SQLite maps a file of the disk into memory.
-fn follow(disk: &FaultFs, journal: &Journal) {
+fn follow(engine: &str, disk: &FaultFs, journal: &Journal) {
     let mut begun = None;
-    let followed = child::follow("fault::documents::load", disk.root(), |told| match told {
-        Told::Begins { key, value } => begun = Some(journal.begin(Some(disk), Intent { key, value })),
-        Told::Ends => journal.end(
-            Some(disk),
-            begun.take().expect("what ends was begun"),
-            Outcome::Acked,
-        ),
-    });
+    let followed = child::follow(
+        &format!("fault::documents::{engine}::load"),
+        disk.root(),
+        |told| match told {
+            Told::Begins { key, value } => begun = Some(journal.begin(Some(disk), Intent { key, value })),
+            Told::Ends => journal.end(
+                Some(disk),
+                begun.take().expect("what ends was begun"),
+                Outcome::Acked,
+            ),
+        },
+    );
     followed.expect("a load goes on whatever fails");
 }
 
-#[test]
-#[ignore = "runs in a process of its own, started by the tests above"]
-fn load() {
+fn run_load(engine: EngineKind) {
     let Some(folder) = child::folder() else { return };
-    let mut database = reopened(&folder);
+    let mut database = reopened(&folder, engine);
     let teller = Teller;
     let mut rng = Rng::fixed(1);
     let checkpoint = LocalId::named("checkpoint").expect("a name");
@@ -163,7 +200,7 @@ fn load() {
                 Error::Full { .. } => {}
                 Error::ReadOnly { .. } | Error::Database(_) | Error::Io { .. } => {
                     drop(database);
-                    database = reopened(&folder);
+                    database = reopened(&folder, engine);
                 }
                 other => panic!("{other}"),
             }
@@ -171,15 +208,15 @@ fn load() {
         if number == EDITS / 2 {
             // An orderly end and a start are part of it.
             drop(database);
-            database = reopened(&folder);
+            database = reopened(&folder, engine);
         }
     }
 }
 
 /// The database, made where it is not there.
-fn reopened(folder: &Path) -> Database {
+fn reopened(folder: &Path, engine: EngineKind) -> Database {
     let opened = (0..OPENINGS).find_map(|_| match open_db(folder, &name()) {
-        Err(Error::Missing { .. }) => create_db(folder, &name(), &Options::default()).ok(),
+        Err(Error::Missing { .. }) => create_db(folder, &name(), &made_as(engine)).ok(),
         opened => opened.ok(),
     });
     opened.expect("one call fails, not all")
@@ -280,58 +317,99 @@ fn name() -> DbName {
     "load".parse().expect("a name")
 }
 
-#[test]
-fn a_flipped_bit_is_found_or_harmless_and_a_damaged_database_is_set_aside() {
-    let rng = Rng::for_test("rotten documents");
+fn bits_flip(engine: &str, kind: EngineKind) {
+    let rng = Rng::for_test(&format!("rotten documents {engine}"));
     let sound = folder::scratch();
-    let database = create_db(sound.path(), &name(), &Options::default()).expect("a database");
+    let database = create_db(sound.path(), &name(), &made_as(kind)).expect("a database");
+    // Some megabytes: more than any engine keeps in its log alone.
     let texts: BTreeMap<String, String> = (0..200)
         .map(|n| {
-            (
-                format!("doc{n:03}"),
-                format!("{{\"text\":\"{}\"}}", "rot ".repeat(20 + n)),
-            )
+            let text = format!("rot {n} ").repeat(20 * (20 + n));
+            (format!("doc{n:03}"), format!("{{\"text\":\"{text}\"}}"))
         })
         .collect();
-    let edits = texts.iter().map(|(id, text)| {
-        let id = id.parse().expect("an id");
-        replicated(&id, "1-a", &[], text)
-    });
-    database.save_docs(edits.collect()).expect("a write");
-    database.compact().expect("all of it is in the file");
+    let edits: Vec<Edit> = texts
+        .iter()
+        .map(|(id, text)| replicated(&id.parse().expect("an id"), "1-a", &[], text))
+        .collect();
+    for some in edits.chunks(20) {
+        database.save_docs(some.to_vec()).expect("a write");
+    }
+    database.compact().expect("all of it is in the files");
     drop(database);
-    let file = "load/documents.db";
-    let bytes = std::fs::read(sound.path().join(file)).expect("a file");
+    let files = files_below(&sound.path().join("load"));
+    let bytes = files.iter().map(|(_, bytes, _)| bytes.len()).sum();
     let (mut harmless, mut found) = (0, 0);
     for flip in 0..FLIPS.rounds() {
         let mut rng = rng.branch(flip);
         let place = folder::scratch();
-        std::fs::create_dir(place.path().join("load")).expect("a folder");
-        let mut rotten = bytes.clone();
-        let at = rng.below(rotten.len());
-        rotten[at] ^= 1 << rng.below(8);
-        std::fs::write(place.path().join(file), &rotten).expect("a file");
+        let (mut at, bit) = (rng.below(bytes), rng.below(8));
+        let mut hit = None;
+        for (path, bytes, length) in &files {
+            let target = place.path().join("load").join(path);
+            std::fs::create_dir_all(target.parent().expect("a folder")).expect("a folder");
+            let mut bytes = bytes.clone();
+            match hit {
+                None if at < bytes.len() => {
+                    bytes[at] ^= 1 << bit;
+                    hit = Some(path.clone());
+                }
+                None => at -= bytes.len(),
+                Some(_) => {}
+            }
+            std::fs::write(&target, &bytes).expect("a file");
+            let file = std::fs::OpenOptions::new().write(true).open(&target);
+            file.and_then(|file| file.set_len(*length)).expect("a file");
+        }
         match read_all(place.path()) {
             Ok(read) if read == texts => harmless += 1,
             Ok(read) => panic!(
-                "flip {flip} at {at}: other documents are served: {} of them",
+                "flip {flip} at {at} of {hit:?}: other documents are served: {} of them",
                 read.len()
             ),
             Err(_) => {
                 found += 1;
                 let aside = set_aside(place.path(), &name()).expect("it can be set aside");
-                assert_eq!(
-                    std::fs::read(aside.join("documents.db"))
-                        .expect("it is there")
-                        .len(),
-                    rotten.len()
-                );
-                create_db(place.path(), &name(), &Options::default()).expect("a new one stands in its place");
+                assert!(aside.join(hit.expect("a file")).is_file());
+                create_db(place.path(), &name(), &made_as(kind)).expect("a new one stands in its place");
             }
         }
     }
     eprintln!("{found} flips were found, {harmless} hit nothing that is read");
     assert!(found > FLIPS.rounds() / 2, "{found} of {}", FLIPS.rounds());
+}
+
+/// The files below a folder, by their paths: up to their last byte that is not zero, and how long they are.
+fn files_below(folder: &Path) -> Vec<(PathBuf, Vec<u8>, u64)> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(&next).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let mut bytes = std::fs::read(&path).expect("a file");
+            let length = bytes.len() as u64;
+            let end = bytes
+                .iter()
+                .rposition(|byte| *byte != 0)
+                .map_or(0, |last| last + 1);
+            bytes.truncate(end);
+            let own = path.strip_prefix(folder).expect("it is below");
+            files.push((own.to_owned(), bytes, length));
+        }
+    }
+    files.sort();
+    files
+}
+
+fn made_as(engine: EngineKind) -> Options {
+    Options {
+        engine,
+        ..Options::default()
+    }
 }
 
 /// Every document, over the list; or what is wrong.

@@ -2,12 +2,13 @@
 
 use std::fs::{self, FileTimes, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::medium::{Ino, Kind, Medium, Names, Op, ROOT};
+use super::pages::Pages;
 
 /// A folder in memory where there is one: what is judged there is not what a flush is for.
 ///
@@ -42,13 +43,26 @@ fn write_dir(medium: &Medium, dir: Ino, folder: &Path) -> io::Result<()> {
                 continue;
             }
             Kind::File(pages) => {
-                let size = usize::try_from(pages.size()).map_err(io::Error::other)?;
-                fs::write(&path, pages.read(0, size))?;
-                let file = OpenOptions::new().write(true).open(&path)?;
+                let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+                file.set_len(pages.size())?;
+                write_pieces(pages, &file)?;
                 file.set_times(FileTimes::new().set_modified(inode.meta.mtime))?;
             }
         }
         fs::set_permissions(&path, Permissions::from_mode(inode.meta.mode))?;
+    }
+    Ok(())
+}
+
+/// Writes a file, but not its zeros: logs that are made longer than they are would take all memory.
+fn write_pieces(pages: &Pages, file: &fs::File) -> io::Result<()> {
+    const PIECE: usize = 64 * 1024;
+    for offset in (0..pages.size()).step_by(PIECE) {
+        let left = usize::try_from(pages.size() - offset).map_err(io::Error::other)?;
+        let piece = pages.read(offset, left.min(PIECE));
+        if piece.iter().any(|byte| *byte != 0) {
+            file.write_all_at(&piece, offset)?;
+        }
     }
     Ok(())
 }
