@@ -1,7 +1,8 @@
-//! `refuge db`: the document databases of a node.
+//! `refuge db`: the document databases of a data folder or of a running node.
 
 mod databases;
 mod docs;
+mod over;
 mod replicate;
 mod secret;
 
@@ -23,7 +24,7 @@ Example:
   refuge db create notes --data ~/refuge
   echo '{\"title\": \"Milk\"}' | refuge db put notes shopping --data ~/refuge
   refuge db get notes shopping --data ~/refuge
-  refuge db changes notes --json --data ~/refuge
+  refuge db changes notes --json --node https://192.168.1.5:8443
 
 A document is written on top of the revision that its _rev or --rev names, as with CouchDB.")]
 pub(super) struct Args {
@@ -49,7 +50,7 @@ enum Command {
         /// Its name
         #[arg(value_name = "DB")]
         db: DbName,
-        /// What keeps it
+        /// What keeps it: sqlite; where they are built in, lsm or leveldb; memory
         #[arg(long, value_name = "ENGINE", default_value = "sqlite")]
         engine: String,
         /// Revisions of a branch that are remembered
@@ -63,6 +64,14 @@ enum Command {
         /// The database
         #[arg(value_name = "DB")]
         db: Option<DbName>,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Say how a database is
+    Info {
+        /// The database
+        #[arg(value_name = "DB")]
+        db: DbName,
         #[command(flatten)]
         place: PlaceArgs,
     },
@@ -154,44 +163,54 @@ enum Command {
 
 pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
     match args.command {
-        Any::Database(command) => return run_one(command, session),
+        Any::Database(command) => one(command, session)?,
         Any::Replicate(args) => replicate::replicate(&args, session)?,
         Any::Secret(command) => command.run(session)?,
     }
     Ok(Exit::Done)
 }
 
-fn run_one(command: Command, session: &mut Session) -> anyhow::Result<Exit> {
+fn one(command: Command, session: &mut Session) -> anyhow::Result<()> {
     // As with a first put or backup, a data folder is made where none is.
     let is_first = matches!(command, Command::Create { .. });
-    let node = open(command.place(), is_first, session)?;
+    if let Command::Create { engine, .. } | Command::Copy { engine, .. } = &command {
+        engine_kind(engine)?;
+    }
+    match command.place().open(session, is_first)?.held {
+        Held::Folder(node) => here(&node, command, session),
+        Held::Node(client) => over::run(&client, command, session),
+    }
+}
+
+/// Does what a command says, on a data folder.
+fn here(node: &Node, command: Command, session: &mut Session) -> anyhow::Result<()> {
     match command {
         Command::Create {
             db,
             engine,
             revs_limit,
             place,
-        } => databases::create(&node, db, &place.store, (&engine, revs_limit), session)?,
-        Command::Ls { db: None, .. } => databases::list(&node, session)?,
-        Command::Ls { db: Some(db), .. } => docs::list(&database(&node, db, session)?, session)?,
-        Command::Get { db, id, rev, .. } => docs::get(&database(&node, db, session)?, id, rev, session)?,
+        } => databases::create(node, db, &place.store, (&engine, revs_limit), session),
+        Command::Ls { db: None, .. } => databases::list(node, session),
+        Command::Ls { db: Some(db), .. } => docs::list(&database(node, db, session)?, session),
+        Command::Info { db, .. } => databases::info(&database(node, db, session)?, session),
+        Command::Get { db, id, rev, .. } => docs::get(&database(node, db, session)?, id, rev, session),
         Command::Put {
             db, id, file, rev, ..
-        } => docs::put(&database(&node, db, session)?, id, (&file, rev), session)?,
+        } => docs::put(&database(node, db, session)?, id, (&file, rev), session),
         Command::Rm {
             db,
             id: Some(id),
             rev,
             ..
-        } => docs::remove(&database(&node, db, session)?, id, rev, session)?,
-        Command::Rm { db, not_empty, .. } => databases::remove(&node, db, not_empty, session)?,
+        } => docs::remove(&database(node, db, session)?, id, rev, session),
+        Command::Rm { db, not_empty, .. } => databases::remove(node, db, not_empty, session),
         Command::Changes { db, since, limit, .. } => {
-            docs::changes(&database(&node, db, session)?, &since, limit, session)?
+            docs::changes(&database(node, db, session)?, &since, limit, session)
         }
-        Command::Copy { db, copy, engine, .. } => databases::copy(&node, db, copy, &engine, session)?,
-        Command::Compact { db, .. } => databases::compact(&database(&node, db, session)?, session)?,
+        Command::Copy { db, copy, engine, .. } => databases::copy(node, db, copy, &engine, session),
+        Command::Compact { db, .. } => databases::compact(&database(node, db, session)?, session),
     }
-    Ok(Exit::Done)
 }
 
 impl Command {
@@ -199,6 +218,7 @@ impl Command {
         match self {
             Command::Create { place, .. }
             | Command::Ls { place, .. }
+            | Command::Info { place, .. }
             | Command::Get { place, .. }
             | Command::Put { place, .. }
             | Command::Rm { place, .. }
@@ -209,21 +229,6 @@ impl Command {
     }
 }
 
-/// The node of a data folder: over the network, any client of CouchDB does the same.
-fn open(place: &PlaceArgs, create: bool, session: &Session) -> anyhow::Result<Node> {
-    match place.open(session, create)?.held {
-        Held::Folder(node) => Ok(node),
-        Held::Node(client) => Err(Failure::new(
-            Exit::Usage,
-            format!(
-                "refuge db works on a data folder (--data); a running node is {}/db/, as CouchDB is",
-                client.url()
-            ),
-        )
-        .into()),
-    }
-}
-
 /// A database of an open node.
 fn database(node: &Node, db: DbName, session: &Session) -> anyhow::Result<Db> {
     Ok(session.runtime.block_on(node.documents().get(db))?)
@@ -231,10 +236,7 @@ fn database(node: &Node, db: DbName, session: &Session) -> anyhow::Result<Db> {
 
 fn engine_kind(text: &str) -> anyhow::Result<EngineKind> {
     text.parse().map_err(|_| {
-        Failure::new(
-            Exit::Usage,
-            format!("this refuge has no engine {text:?}: sqlite, memory"),
-        )
-        .into()
+        let why = format!("there is no engine {text:?}: sqlite, lsm, leveldb, memory");
+        Failure::new(Exit::Usage, why).into()
     })
 }

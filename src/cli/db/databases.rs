@@ -1,31 +1,32 @@
-//! `refuge db create`, `ls`, `rm`, `copy`, `compact`: whole databases.
+//! `refuge db create`, `ls`, `info`, `rm`, `copy`, `compact`: whole databases of a data folder, and how databases are printed.
 
 use serde::Serialize;
 
 use super::super::Session;
 use super::super::exit::{Exit, Failure};
-use super::super::output::bytes;
+use super::super::output::{bytes, note};
 use super::{database, engine_kind};
 use crate::id::{DbName, StoreName};
-use crate::node::{DatabaseOptions, Db, Node, copy_documents};
+use crate::node::{DatabaseOptions, Db, EngineKind, Node, copy_documents};
 
 /// A database in the list.
 #[derive(Serialize)]
-struct DatabaseLine {
-    name: DbName,
-    engine: String,
-    store: StoreName,
-    docs: u64,
-    deleted_docs: u64,
-    update_seq: String,
-    file_bytes: u64,
-    active_bytes: u64,
+pub(super) struct DatabaseLine {
+    pub(super) name: DbName,
+    pub(super) engine: String,
+    pub(super) store: StoreName,
+    pub(super) docs: u64,
+    pub(super) deleted_docs: u64,
+    pub(super) update_seq: String,
+    pub(super) file_bytes: u64,
+    pub(super) active_bytes: u64,
 }
 
+/// A database that was made, with what tells it apart from another of that name.
 #[derive(Serialize)]
-struct Created {
-    name: DbName,
-    uuid: String,
+pub(super) struct Created {
+    pub(super) name: DbName,
+    pub(super) uuid: String,
 }
 
 #[derive(Serialize)]
@@ -53,39 +54,22 @@ pub(super) fn create(
         .runtime
         .block_on(db.run(|database| Ok(database.uuid())))?
         .to_string();
-    let created = Created { name, uuid };
-    session.output.result(&created, || created.uuid.clone())?;
-    Ok(())
+    print_created(&Created { name, uuid }, engine, session)
 }
 
 /// Lists databases. One that can't be opened ends the list with its reason.
 pub(super) fn list(node: &Node, session: &mut Session) -> anyhow::Result<()> {
     let mut lines = Vec::new();
     for name in node.documents().list() {
-        let line = line(&database(node, name, session)?, session)?;
-        match session.output.is_json() {
-            true => session.output.result(&line, String::new)?,
-            false => lines.push(line),
-        }
+        lines.push(line(&database(node, name, session)?, session)?);
     }
-    if session.output.is_json() {
-        return Ok(());
-    }
-    let rows: Vec<Vec<String>> = lines
-        .into_iter()
-        .map(|line| {
-            vec![
-                line.name.to_string(),
-                line.engine,
-                line.store.to_string(),
-                line.docs.to_string(),
-                line.deleted_docs.to_string(),
-                bytes(line.file_bytes),
-            ]
-        })
-        .collect();
-    let headings = ["DATABASE", "ENGINE", "STORE", "DOCS", "DELETED", "SIZE"];
-    Ok(session.output.table(&headings, &rows)?)
+    print_lines(lines, session)
+}
+
+/// Says how one database is.
+pub(super) fn info(db: &Db, session: &mut Session) -> anyhow::Result<()> {
+    let line = line(db, session)?;
+    print_line(&line, session)
 }
 
 /// Deletes a database; one with documents only where that was said.
@@ -95,11 +79,10 @@ pub(super) fn remove(
     not_empty: bool,
     session: &mut Session,
 ) -> anyhow::Result<()> {
-    let docs = line(&database(node, name.clone(), session)?, session)?.docs;
-    if docs > 0 && !not_empty {
-        let why = format!("{name} has {docs} documents: say --not-empty to delete them with it");
-        return Err(Failure::new(Exit::Usage, why).into());
-    }
+    check_removal(
+        &line(&database(node, name.clone(), session)?, session)?,
+        not_empty,
+    )?;
     Ok(session.runtime.block_on(node.documents().delete(name))?)
 }
 
@@ -142,8 +125,81 @@ pub(super) fn copy(
 pub(super) fn compact(db: &Db, session: &mut Session) -> anyhow::Result<()> {
     session.runtime.block_on(db.run(|database| database.compact()))?;
     let line = line(db, session)?;
-    let size = bytes(line.file_bytes);
-    session.output.result(&line, || size)?;
+    print_size(&line, session)
+}
+
+/// Refuses to remove a database that is in use, unless that was said.
+pub(super) fn check_removal(line: &DatabaseLine, not_empty: bool) -> anyhow::Result<()> {
+    let DatabaseLine { name, docs, .. } = line;
+    if *docs > 0 && !not_empty {
+        let why = format!("{name} has {docs} documents: say --not-empty to delete them with it");
+        return Err(Failure::new(Exit::Usage, why).into());
+    }
+    Ok(())
+}
+
+/// Prints what was made, and what the owner should know of its engine.
+pub(super) fn print_created(created: &Created, engine: &str, session: &mut Session) -> anyhow::Result<()> {
+    session.output.result(created, || created.uuid.clone())?;
+    match engine.parse() {
+        Ok(EngineKind::Memory) => note("It is in memory alone: gone when its node stops"),
+        Ok(EngineKind::Lsm) => {
+            note("Its journal takes up to 64 MiB of the disk; a compaction needs room for a copy")
+        }
+        Ok(EngineKind::Leveldb) => note(
+            "Other LevelDB programs can read its files while its node does not run; a compaction needs room for a copy",
+        ),
+        Ok(EngineKind::Sqlite) | Err(_) => {}
+    }
+    Ok(())
+}
+
+/// Prints databases, as lines for machines and as a table for people.
+pub(super) fn print_lines(lines: Vec<DatabaseLine>, session: &mut Session) -> anyhow::Result<()> {
+    if session.output.is_json() {
+        for line in &lines {
+            session.output.result(line, String::new)?;
+        }
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = lines
+        .into_iter()
+        .map(|line| {
+            vec![
+                line.name.to_string(),
+                line.engine,
+                line.store.to_string(),
+                line.docs.to_string(),
+                line.deleted_docs.to_string(),
+                bytes(line.file_bytes),
+            ]
+        })
+        .collect();
+    let headings = ["DATABASE", "ENGINE", "STORE", "DOCS", "DELETED", "SIZE"];
+    Ok(session.output.table(&headings, &rows)?)
+}
+
+/// Prints one database, a fact a line.
+pub(super) fn print_line(line: &DatabaseLine, session: &mut Session) -> anyhow::Result<()> {
+    session.output.result(line, || {
+        let facts = [
+            ("engine", line.engine.clone()),
+            ("store", line.store.to_string()),
+            ("documents", line.docs.to_string()),
+            ("deleted", line.deleted_docs.to_string()),
+            ("sequence", line.update_seq.clone()),
+            ("size", bytes(line.file_bytes)),
+            ("in use", bytes(line.active_bytes)),
+        ];
+        let facts = facts.map(|(name, fact)| format!("{name:<10}{fact}"));
+        facts.join("\n")
+    })?;
+    Ok(())
+}
+
+/// Prints how large a database is now.
+pub(super) fn print_size(line: &DatabaseLine, session: &mut Session) -> anyhow::Result<()> {
+    session.output.result(line, || bytes(line.file_bytes))?;
     Ok(())
 }
 

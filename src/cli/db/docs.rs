@@ -1,4 +1,5 @@
-//! `refuge db get`, `put`, `rm`, `ls DB`, `changes`: documents, as the JSON that CouchDB shows.
+//! `refuge db get`, `put`, `rm`, `ls DB`, `changes`: documents of a data folder, as the JSON that CouchDB shows, and how they are
+//! printed.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,11 +8,11 @@ use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
 use anyhow::Context;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::Session;
 use super::super::exit::{Exit, Failure};
-use crate::id::{DocId, Rev, Seq};
+use crate::id::{DbName, DocId, Rev, Seq};
 use crate::node::{
     AttachmentEdit, Change, ChangesQuery, DOCUMENT_BYTES_MAX, Db, Doc, DocumentBody, Edit, ListQuery,
     Refused, split_document,
@@ -22,29 +23,29 @@ const PAGE: usize = 256;
 
 /// A document in the list.
 #[derive(Serialize)]
-struct Row {
-    id: DocId,
-    rev: Rev,
+pub(super) struct Row {
+    pub(super) id: DocId,
+    pub(super) rev: Rev,
 }
 
 /// What a write answers.
-#[derive(Serialize)]
-struct Written {
-    id: DocId,
-    rev: Rev,
+#[derive(Serialize, Deserialize)]
+pub(super) struct Written {
+    pub(super) id: DocId,
+    pub(super) rev: Rev,
 }
 
 /// A change, as a line of CouchDB's feed.
-#[derive(Serialize)]
-struct ChangeLine {
-    seq: String,
+#[derive(Serialize, Deserialize)]
+pub(super) struct ChangeLine {
+    pub(super) seq: String,
     id: DocId,
     changes: Vec<ChangedRev>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     deleted: bool,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct ChangedRev {
     rev: Rev,
 }
@@ -64,7 +65,10 @@ pub(super) fn get(db: &Db, id: DocId, rev: Option<Rev>, session: &mut Session) -
         Some(rev) => database.open_rev(&wanted, rev),
         None => Ok(database.open_doc(&wanted)?.filter(|doc| !doc.deleted)),
     });
-    let doc = session.runtime.block_on(doc)?.ok_or_else(|| missing(db, &id))?;
+    let doc = session
+        .runtime
+        .block_on(doc)?
+        .ok_or_else(|| missing(db.name(), &id))?;
     let text = json_of(&doc)?;
     session.output.raw(text.as_bytes())?;
     Ok(session.output.raw(b"\n")?)
@@ -80,14 +84,9 @@ pub(super) fn put(
     let text = read(file)?;
     let parts = split_document(&text).map_err(usage)?;
     let fields = fields(&id, &parts.fields)?;
-    if let (Some(rev), Some(own)) = (&rev, &fields.rev)
-        && rev != own
-    {
-        return Err(usage(format!("--rev is {rev}, the document's _rev {own}")).into());
-    }
     let edit = Edit::New {
         id,
-        parent: rev.or(fields.rev),
+        parent: parent(rev, &fields)?,
         deleted: fields.deleted,
         body: parts.body,
         attachments: fields.attachments,
@@ -103,7 +102,7 @@ pub(super) fn remove(db: &Db, id: DocId, rev: Option<Rev>, session: &mut Session
         None => {
             let doc = db.run(move |database| database.open_doc(&wanted));
             let doc = session.runtime.block_on(doc)?.filter(|doc| !doc.deleted);
-            doc.ok_or_else(|| missing(db, &id))?.rev().clone()
+            doc.ok_or_else(|| missing(db.name(), &id))?.rev().clone()
         }
     };
     let edit = Edit::New {
@@ -138,9 +137,7 @@ pub(super) fn list(db: &Db, session: &mut Session) -> anyhow::Result<()> {
         });
         let rows = session.runtime.block_on(rows)?;
         for row in &rows {
-            session
-                .output
-                .result(row, || format!("{}  {}", row.id, row.rev))?;
+            print_row(row, session)?;
         }
         match rows.into_iter().next_back() {
             Some(last) => start = Bound::Excluded(last.id),
@@ -166,14 +163,27 @@ pub(super) fn changes(
         since = last.seq;
         left -= changes.len();
         for change in changes {
-            let line = line(db, change);
-            session.output.result(&line, || {
-                let deleted = if line.deleted { "  deleted" } else { "" };
-                let revs: Vec<String> = line.changes.iter().map(|change| change.rev.to_string()).collect();
-                format!("{}  {}  {}{deleted}", line.seq, line.id, revs.join(" "))
-            })?;
+            print_change(&line(db, change), session)?;
         }
     }
+    Ok(())
+}
+
+/// Prints a document of a list.
+pub(super) fn print_row(row: &Row, session: &mut Session) -> anyhow::Result<()> {
+    session
+        .output
+        .result(row, || format!("{}  {}", row.id, row.rev))?;
+    Ok(())
+}
+
+/// Prints a change.
+pub(super) fn print_change(line: &ChangeLine, session: &mut Session) -> anyhow::Result<()> {
+    session.output.result(line, || {
+        let deleted = if line.deleted { "  deleted" } else { "" };
+        let revs: Vec<String> = line.changes.iter().map(|change| change.rev.to_string()).collect();
+        format!("{}  {}  {}{deleted}", line.seq, line.id, revs.join(" "))
+    })?;
     Ok(())
 }
 
@@ -213,10 +223,7 @@ fn write(db: &Db, edit: Edit, session: &mut Session) -> anyhow::Result<()> {
         .runtime
         .block_on(db.run(move |database| database.save_doc(edit)))?;
     let rev = saved.map_err(|refused| match refused {
-        Refused::Conflict => Failure::new(
-            Exit::Failed,
-            format!("{id} is at another revision: read it again, or name the one to follow with --rev"),
-        ),
+        Refused::Conflict => conflict(&id),
         Refused::MissingStub { .. }
         | Refused::History { .. }
         | Refused::Generations { .. }
@@ -227,8 +234,23 @@ fn write(db: &Db, edit: Edit, session: &mut Session) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Checks a document's text; the revision that it follows.
+pub(super) fn checked(id: &DocId, text: &str, rev: Option<Rev>) -> anyhow::Result<Option<Rev>> {
+    let parts = split_document(text).map_err(usage)?;
+    parent(rev, &fields(id, &parts.fields)?)
+}
+
+fn parent(rev: Option<Rev>, fields: &Fields) -> anyhow::Result<Option<Rev>> {
+    if let (Some(rev), Some(own)) = (&rev, &fields.rev)
+        && rev != own
+    {
+        return Err(usage(format!("--rev is {rev}, the document's _rev {own}")).into());
+    }
+    Ok(rev.or_else(|| fields.rev.clone()))
+}
+
 /// Reads a document's text, and no more than one may have.
-fn read(file: &Path) -> anyhow::Result<String> {
+pub(super) fn read(file: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     let most = DOCUMENT_BYTES_MAX as u64 + 1;
     let read = match file.to_str() {
@@ -325,8 +347,15 @@ fn json_of(doc: &Doc) -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn missing(db: &Db, id: &DocId) -> Failure {
-    Failure::new(Exit::Missing, format!("{} has no document {id}", db.name()))
+/// A document that is not there.
+pub(super) fn missing(db: &DbName, id: &DocId) -> Failure {
+    Failure::new(Exit::Missing, format!("{db} has no document {id}"))
+}
+
+/// A write on top of a revision that was followed meanwhile.
+pub(super) fn conflict(id: &DocId) -> Failure {
+    let why = format!("{id} is at another revision: read it again, or name the one to follow with --rev");
+    Failure::new(Exit::Failed, why)
 }
 
 fn usage(why: impl ToString) -> Failure {

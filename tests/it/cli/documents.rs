@@ -1,5 +1,8 @@
-//! `refuge db`: databases and documents of a data folder, without a server; replicated with a node.
+//! `refuge db`: databases and documents of a data folder, without a server, and of a running node; replicated between them.
 
+use std::collections::BTreeMap;
+
+use refuge::blanket::{Body, Edit};
 use serde_json::{Value, json};
 
 use super::Desk;
@@ -218,4 +221,158 @@ fn a_database_is_replicated_to_a_node_and_back_and_between_two_of_a_folder() {
         &url,
     ];
     assert!(desk.run(asked).done().ends_with("+continuous"));
+}
+
+#[test]
+fn a_running_node_is_asked_as_a_data_folder_is() {
+    let desk = Desk::new();
+    desk.here(["db", "create", "many"]).done();
+    let ids: Vec<String> = (0..600).map(|number| format!("doc{number:03}")).collect();
+    let many = refuge::blanket::open_db(&desk.data().join("databases"), &"many".parse().unwrap()).unwrap();
+    let edit = |id: &String| Edit::New {
+        id: id.parse().unwrap(),
+        parent: None,
+        deleted: false,
+        body: Body::default(),
+        attachments: BTreeMap::new(),
+    };
+    many.save_docs(ids.iter().map(edit).collect()).unwrap();
+    drop(many);
+    let node = desk.claimed_node();
+    let uuid = desk
+        .run(["db", "create", "old/notes", "--revs-limit", "20"])
+        .done();
+    assert_eq!(uuid.len(), 16, "{uuid}");
+    desk.run(["db", "create", "old/notes"]).refused(1, "exist");
+    let file = desk.write("milk.json", " {\"title\": \"Milk\", \"n\": 1.50}");
+    let file = file.to_str().unwrap();
+    let strange = "m i/l?k&é";
+    let first = desk.run(["db", "put", "old/notes", strange, file]).done();
+    let text = desk.run(["db", "get", "old/notes", strange]).done();
+    let expected = format!("{{\"_id\":\"{strange}\",\"_rev\":\"{first}\",\"title\":\"Milk\",\"n\":1.50}}");
+    assert_eq!(text, expected);
+    desk.run(["db", "put", "old/notes", strange, file])
+        .refused(1, "--rev");
+    let second = desk
+        .run(["db", "put", "old/notes", strange, file, "--rev", &first])
+        .done();
+    desk.run(["db", "put", "old/notes", "_design/x", file]).done();
+    let gone = desk.run(["db", "rm", "old/notes", strange]).done();
+    assert!(gone.starts_with("3-"), "{gone} after {second}");
+    desk.run(["db", "get", "old/notes", strange]).refused(3, strange);
+    desk.run(["db", "rm", "old/notes", strange]).refused(3, strange);
+    let deleted = desk
+        .run(["db", "get", "old/notes", strange, "--rev", &gone])
+        .done();
+    assert!(deleted.contains("\"_deleted\":true"), "{deleted}");
+    assert!(
+        desk.run(["db", "get", "old/notes", "_design/x"])
+            .done()
+            .contains("Milk")
+    );
+
+    // More rows than one answer has.
+    let listed = lines(&desk.run(["db", "ls", "many", "--json"]).done());
+    let listed: Vec<&str> = listed.iter().map(|row| row["id"].as_str().unwrap()).collect();
+    assert_eq!(listed, ids);
+    let changed = lines(&desk.run(["db", "changes", "many", "--json"]).done());
+    assert_eq!(changed.len(), ids.len());
+    let since = changed[300]["seq"].as_str().unwrap();
+    let rest = desk
+        .run(["db", "changes", "many", "--json", "--since", since])
+        .done();
+    assert_eq!(lines(&rest), changed[301..]);
+    let some = desk
+        .run(["db", "changes", "many", "--json", "--limit", "3"])
+        .done();
+    assert_eq!(lines(&some), changed[..3]);
+    let changed = lines(&desk.run(["db", "changes", "old/notes", "--json"]).done());
+    assert_eq!(
+        (&changed[1]["deleted"], &changed[1]["id"]),
+        (&json!(true), &json!(strange))
+    );
+
+    let info = lines(&desk.run(["db", "info", "old/notes", "--json"]).done());
+    assert_eq!(
+        (&info[0]["docs"], &info[0]["deleted_docs"]),
+        (&json!(1), &json!(1))
+    );
+    let all = lines(&desk.run(["db", "ls", "--json"]).done());
+    let names: Vec<&str> = all.iter().map(|line| line["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["many", "old/notes"]);
+    assert_eq!(all[0]["engine"], "sqlite");
+    desk.run(["db", "compact", "old/notes"]).done();
+    desk.run(["db", "rm", "old/notes"]).refused(2, "--not-empty");
+    // What it does is also there without it.
+    let before = desk.run(["db", "ls", "old/notes"]).done();
+    drop(node);
+    assert_eq!(desk.here(["db", "ls", "old/notes"]).done(), before);
+    assert_eq!(
+        lines(&desk.here(["db", "info", "old/notes", "--json"]).done())[0]["docs"],
+        json!(1)
+    );
+}
+
+#[test]
+fn what_a_node_refuses_is_refused_by_reason() {
+    let desk = Desk::new();
+    let node = desk.claimed_node();
+    desk.run(["db", "create", "notes"]).done();
+    let put = |json: &str| {
+        let file = desk.write("doc.json", json);
+        desk.run(["db", "put", "notes", "a", file.to_str().unwrap()])
+    };
+    put("{\"a\":1").refused(2, "invalid JSON");
+    put("{\"_rev\":\"x\"}").refused(2, "revision");
+    put("{\"_attachments\":{\"a\":{\"stub\":true}}}").refused(2, "stub in a");
+    desk.run(["db", "get", "nothing", "a"])
+        .refused(3, "Database does not exist");
+    desk.run(["db", "changes", "notes", "--since", "soon"])
+        .refused(2, "sequence");
+    desk.run(["db", "copy", "notes", "other"])
+        .refused(2, "data folder");
+    desk.run(["db", "create", "other", "--store", "attic"])
+        .refused(3, "attic");
+    desk.run(["db", "rm", "notes"]).done();
+    desk.run(["db", "info", "notes"])
+        .refused(3, "Database does not exist");
+    drop(node);
+}
+
+#[test]
+fn an_engine_that_is_not_built_in_is_refused_by_name() {
+    let over = Desk::new();
+    let node = over.claimed_node();
+    for (engine, is_built_in) in [
+        ("lsm", cfg!(feature = "lsm")),
+        ("leveldb", cfg!(feature = "leveldb")),
+    ] {
+        let created = over.run(["db", "create", engine, "--engine", engine]);
+        match is_built_in {
+            true => drop(created.done()),
+            false => created.refused(2, &format!("the engine {engine} is not built in")),
+        }
+    }
+    drop(node);
+    let desk = Desk::new();
+    for (engine, is_built_in) in [
+        ("lsm", cfg!(feature = "lsm")),
+        ("leveldb", cfg!(feature = "leveldb")),
+    ] {
+        let created = desk.here(["db", "create", engine, "--engine", engine]);
+        if !is_built_in {
+            created.refused(2, &format!("the engine {engine} is not built in"));
+            continue;
+        }
+        created.done();
+        let file = desk.write("doc.json", "{\"a\":1}");
+        desk.here(["db", "put", engine, "a", file.to_str().unwrap()])
+            .done();
+        let found = lines(&desk.here(["db", "ls", "--json"]).done());
+        assert!(found.iter().any(|line| line["engine"] == engine), "{found:?}");
+        desk.here(["db", "compact", engine]).done();
+        let copy = format!("copy-of-{engine}");
+        desk.here(["db", "copy", engine, &copy]).done();
+        assert!(desk.here(["db", "get", &copy, "a"]).done().contains("\"a\":1"));
+    }
 }
