@@ -9,7 +9,8 @@
 //!
 //! Numbers are little endian (`journal/entry.rs` of fjall 3.1). Only the last batch may be torn: each is on the medium before the
 //! next one begins. What was torn lacks whole sectors, or its end; what is there in full, or has whole batches behind it, was
-//! acknowledged, and is damaged.
+//! acknowledged, and is damaged. No checksum covers the sequence of a batch: it has to follow the one before, so that only
+//! that of the first and of the last can be another.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
@@ -24,6 +25,9 @@ const BATCH: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
 const TRAILER: &[u8] = b"FJL\x03";
+
+/// How far sequences of batches lie apart at most: between them fjall counts its own tables.
+const STEP_MAX: u64 = 1 << 16;
 
 /// Looks at every journal in a folder.
 ///
@@ -91,9 +95,12 @@ fn journals(folder: &Path) -> Result<Vec<(u64, PathBuf)>, Error> {
 /// Reads a journal to its end; `None` where nothing but room is behind its last whole batch.
 fn judge(path: &Path) -> io::Result<Option<Torn>> {
     let mut journal = BufReader::new(File::open(path)?);
-    let mut at = 0;
-    while let Some(end) = batch(&mut journal, at)? {
-        at = end;
+    let (mut at, mut last) = (0, None);
+    while let Some((end, sequence)) = batch(&mut journal, at)? {
+        if last.is_some_and(|last| !follows(sequence, last)) {
+            return Ok(Some(Torn { at, is_damage: true }));
+        }
+        (at, last) = (end, Some(sequence));
     }
     let rest = look_through(&mut journal, at)?;
     if rest.written == at {
@@ -107,46 +114,50 @@ fn judge(path: &Path) -> io::Result<Option<Torn>> {
     Ok(Some(Torn { at, is_damage }))
 }
 
-/// Reads a batch; where it ends, or `None` where there is no whole one.
-fn batch(journal: &mut BufReader<File>, at: u64) -> io::Result<Option<u64>> {
+/// Whether a sequence may come after another: the checksum of a batch does not cover its own.
+fn follows(sequence: u64, last: u64) -> bool {
+    sequence > last && sequence - last <= STEP_MAX
+}
+
+/// Reads a batch; where it ends and its sequence, or `None` where there is no whole one.
+fn batch(journal: &mut BufReader<File>, at: u64) -> io::Result<Option<(u64, u64)>> {
     let from = journal.stream_position()?;
     journal.seek_relative(offset(at, from))?;
     match read_batch(journal) {
-        Ok(is_whole) => Ok(match is_whole {
-            true => Some(journal.stream_position()?),
-            false => None,
-        }),
+        Ok(Some(sequence)) => Ok(Some((journal.stream_position()?, sequence))),
+        Ok(None) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn read_batch(journal: &mut BufReader<File>) -> io::Result<bool> {
+fn read_batch(journal: &mut BufReader<File>) -> io::Result<Option<u64>> {
     let mut begin = [0; 13];
     journal.read_exact(&mut begin)?;
-    let [BATCH, items @ .., _, _, _, _, _, _, _, _] = begin else {
-        return Ok(false);
+    let [BATCH, i0, i1, i2, i3, sequence @ ..] = begin else {
+        return Ok(None);
     };
     let mut hasher = Xxh3::new();
-    for _ in 0..u32::from_le_bytes(items) {
+    for _ in 0..u32::from_le_bytes([i0, i1, i2, i3]) {
         let mut item = [0; 21];
         journal.read_exact(&mut item)?;
         if item[0] != ITEM || item[2] != 0 {
-            return Ok(false);
+            return Ok(None);
         }
         hasher.update(&item);
         let key = u64::from(u16::from_le_bytes([item[11], item[12]]));
         let value = u64::from(u32::from_le_bytes([item[17], item[18], item[19], item[20]]));
         if !hash(journal, &mut hasher, key + value)? {
-            return Ok(false);
+            return Ok(None);
         }
     }
     let mut end = [0; 13];
     journal.read_exact(&mut end)?;
     let [END, checksum @ .., _, _, _, _] = end else {
-        return Ok(false);
+        return Ok(None);
     };
-    Ok(u64::from_le_bytes(checksum) == hasher.digest() && end.ends_with(TRAILER))
+    let is_whole = u64::from_le_bytes(checksum) == hasher.digest() && end.ends_with(TRAILER);
+    Ok(is_whole.then_some(u64::from_le_bytes(sequence)))
 }
 
 /// Adds the next bytes to a checksum; whether there are as many.
@@ -304,7 +315,17 @@ mod tests {
     fn a_flipped_bit_anywhere_is_damage() {
         let (journal, begins) = journal();
         let around = begins.iter().flat_map(|begin| *begin..begin + 30);
-        for at in (0..journal.len()).step_by(97).chain(around) {
+        // The sequences of the first and the last follow nothing, and are followed by nothing.
+        let is_free = |at: usize| {
+            [begins[0], begins[3]]
+                .iter()
+                .any(|begin| (begin + 5..begin + 13).contains(&at))
+        };
+        for at in (0..journal.len())
+            .step_by(97)
+            .chain(around)
+            .filter(|at| !is_free(*at))
+        {
             let mut damaged = journal.clone();
             damaged[at] ^= 1 << (at % 8);
             assert!(
