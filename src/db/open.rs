@@ -121,9 +121,13 @@ pub(super) fn sizes(connection: &Connection, path: &Path) -> Result<Sizes, Error
     })
 }
 
-/// Writes the whole file anew, without pages that hold nothing.
+/// Writes the whole file anew, without pages that hold nothing. The copy stands in a file meanwhile, where SQLite keeps temporary
+/// ones (`SQLITE_TMPDIR`, else `/var/tmp`): in memory it would be as large as the database.
 pub(super) fn compact(connection: &Connection) -> Result<(), rusqlite::Error> {
-    connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);")
+    connection.execute_batch("PRAGMA temp_store = FILE;")?;
+    let compacted = connection.execute_batch("VACUUM; PRAGMA wal_checkpoint(TRUNCATE);");
+    connection.execute_batch("PRAGMA temp_store = MEMORY;")?;
+    compacted
 }
 
 /// The version of the schema, 0 for a new file.
