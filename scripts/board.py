@@ -1,20 +1,25 @@
 """What follows from a board's data: files that every way of making its image needs, each made here and nowhere else.
 
     scripts/board.py NAME fact TABLE.KEY   from board.toml: a list gives one line each, a table KEY VALUE; nothing where it is not there
-    scripts/board.py NAME FILE             boot.cmd, fw_env.config, system.conf (RAUC's) or watchdog.conf (systemd's)
+    scripts/board.py NAME FILE             boot.cmd, fw_env.config, system.conf (RAUC's), watchdog.conf (systemd's) or bootstate.bin
 
 scripts/image, yocto-layer/ and board/buildroot/ call it, and tests/layers holds it against what they make.
 """
 
 import re
+import struct
 import sys
 import tomllib
+import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
-# Both as board/common/boot.cmd has them.
+# As board/common/boot.cmd has them: how large a copy of the boot state is, where the second lies from the first, and what a new
+# card's says.
 STATE_BYTES = 0x4000
+STATE_COPY_AT = MIB // 2
+NEW_STATE = ("BOOT_ORDER=A B", "BOOT_A_LEFT=3", "BOOT_B_LEFT=3")
 PARTITION_OF_SLOT = {"A": 2, "B": 3}
 
 
@@ -106,12 +111,28 @@ class Board:
         """A drop-in for systemd's system.conf."""
         return f"[Manager]\nRuntimeWatchdogSec={self.fact('watchdog.timeout_s')}\n"
 
+    def boot_state(self):
+        """The mebibyte of the boot state, with both copies: an environment of U-Boot's (CRC32, NAME=VALUE and a zero each, a zero)."""
+        text = "".join(f"{line}\0" for line in NEW_STATE).encode()
+        text = (text + b"\0").ljust(STATE_BYTES - 4, b"\xff")
+        copy = struct.pack("<I", zlib.crc32(text)) + text
+        whole = bytearray(MIB)
+        for at in (0, STATE_COPY_AT):
+            whole[at : at + STATE_BYTES] = copy
+        return bytes(whole)
+
+    def file(self, name):
+        """The bytes of one of FILES."""
+        made = FILES[name](self)
+        return made if isinstance(made, bytes) else made.encode()
+
 
 FILES = {
     "boot.cmd": Board.boot_script,
     "fw_env.config": Board.fw_env_config,
     "system.conf": Board.system_conf,
     "watchdog.conf": Board.watchdog_conf,
+    "bootstate.bin": Board.boot_state,
 }
 
 
@@ -150,7 +171,7 @@ def main(words):
             case [name, "fact", key]:
                 print(shown(Board(name).fact(key)), end="")
             case [name, file] if file in FILES:
-                print(FILES[file](Board(name)), end="")
+                sys.stdout.buffer.write(Board(name).file(file))
             case _:
                 sys.exit(__doc__)
     except Wrong as wrong:
