@@ -1,0 +1,3 @@
+# What the box needs of its kernel.
+FILESEXTRAPATHS:prepend:refuge-os := "${REFUGE_ROOT}/board:"
+SRC_URI:append:refuge-os = " file://common/linux.cfg file://${REFUGE_BOARD}/linux.cfg"

@@ -1,0 +1,2 @@
+FILESEXTRAPATHS:prepend:refuge-os := "${THISDIR}/busybox:"
+SRC_URI:append:refuge-os = " file://refuge.cfg"
