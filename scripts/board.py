@@ -20,7 +20,6 @@ MIB = 1024 * 1024
 STATE_BYTES = 0x4000
 STATE_COPY_AT = MIB // 2
 NEW_STATE = ("BOOT_ORDER=A B", "BOOT_A_LEFT=3", "BOOT_B_LEFT=3")
-PARTITION_OF_SLOT = {"A": 2, "B": 3}
 
 
 class Wrong(Exception):
@@ -65,14 +64,6 @@ class Board:
             found.append(Partition(name, number if in_table else None, lines))
         return head["partition-table-type"], head.get("disk-uuid") or head["disk-signature"], found
 
-    def slot_device(self, slot):
-        """Where Linux finds a slot, whatever else is plugged in: by its name, or by its number where the table has no names."""
-        kind, disk, partitions = self.table()
-        number = PARTITION_OF_SLOT[slot]
-        if kind == "mbr":
-            return f"/dev/disk/by-partuuid/{int(disk, 0):08x}-{number:02}"
-        return "/dev/disk/by-partlabel/" + next(part.name for part in partitions if part.number == number)
-
     def boot_script(self):
         """boot.cmd as U-Boot reads it, before mkimage: comments are left out."""
         trees = {
@@ -100,12 +91,7 @@ class Board:
         return f"{self.fact('boot_state.device')} {self.fact('boot_state.offset_bytes')} {STATE_BYTES:#x}\n"
 
     def system_conf(self):
-        return filled(
-            (self.root / "board/common/system.conf").read_text(),
-            BOARD=self.name,
-            ROOTFS_A=self.slot_device("A"),
-            ROOTFS_B=self.slot_device("B"),
-        )
+        return filled((self.root / "board/common/system.conf").read_text(), BOARD=self.name)
 
     def watchdog_conf(self):
         """A drop-in for systemd's system.conf."""

@@ -4,6 +4,7 @@ script, updates, kernel and accounts, the others must mean.
 Usage: agree.py WORK
 """
 
+import configparser
 import hashlib
 import json
 import re
@@ -141,16 +142,23 @@ def boot_script(board, work):
 def updates(board, work):
     """RAUC installs into the slots that the boot script starts, and takes the bundles that are made for this board."""
     text = board.system_conf()
-    kind, disk, parts = board.table()
+    settings = configparser.ConfigParser()
+    settings.read_string(text)
+    named = {part.name: part for part in board.table()[2]}
+    init = (ROOT / "board/common/init").read_text()
     for number, (slot, name) in enumerate((("A", "rootfs_a"), ("B", "rootfs_b"))):
-        section = re.search(rf"\[slot\.rootfs\.{number}\]\n(.*?)(?:\n\n|\Z)", text, re.DOTALL)[1]
-        part = next(part for part in parts if part.name == name)
-        device = f"by-partlabel/{name}" if kind != "mbr" else f"by-partuuid/{int(disk, 0):08x}-{part.number:02}"
-        assert section.strip().split("\n") == [f"device=/dev/disk/{device}", "type=ext4", f"bootname={slot}"], section
+        section = settings[f"slot.rootfs.{number}"]
+        assert section["type"] == "ext4" and section["bootname"] == slot
+        # The initramfs links the slot's partition there.
+        assert f'ln -s "$(partition {named[name].number})" {section["device"]}\n' in init, section["device"]
     bundle = variables(LAYER / "recipes-refuge/bundles/refuge-bundle.bb")
     wanted = bundle["RAUC_BUNDLE_COMPATIBLE"].replace("${REFUGE_BOARD}", board.name)
-    assert f"compatible={wanted}\n" in text
-    assert bundle["RAUC_BUNDLE_FORMAT"] == "verity" and "bundle-formats=verity\n" in text
+    assert settings["system"]["compatible"] == wanted
+    assert bundle["RAUC_BUNDLE_FORMAT"] == "verity" and settings["system"]["bundle-formats"] in ("verity", "-plain")
+    # What the layer and the tree make of the keyring lies where RAUC looks.
+    assert settings["keyring"]["path"] == "/etc/rauc/keyring.pem"
+    assert "${D}${sysconfdir}/rauc/${RAUC_KEYRING_FILE}" in (LAYER / "classes-recipe/refuge-rauc-conf.bbclass").read_text()
+    assert "$target/etc/rauc/keyring.pem" in (BUILDROOT / "scripts/post-build.sh").read_text()
     # RAUC itself: unknown keys, slots that are twice there and the like are errors. The slots are not on this machine, so it goes no
     # further than what it read.
     file = work / "system.conf"
@@ -217,13 +225,10 @@ def machines():
     assert found == set(boards), (built, boards)
 
 
-def units():
-    """The layer enables what the units say, under the account that they name."""
+def accounts():
+    """The node's account is the one that its unit names, with one number everywhere."""
     recipe = next(LAYER.glob("recipes-refuge/refuge/refuge_*.bb"))
     said = variables(recipe)
-    enabled = {*said["SYSTEMD_SERVICE:${PN}"].split(), *said["SYSTEMD_SERVICE:${PN}-wifi"].split()}
-    wanted = {unit.name for unit in (ROOT / "systemd").glob("*.*") if unit.is_file() and "[Install]" in unit.read_text()}
-    assert enabled == wanted, enabled ^ wanted
     users = dict(line.split(":")[0:3:2] for line in (ROOT / "board/common/root/etc/passwd").read_text().splitlines())
     unit = (ROOT / "systemd/refuge.service").read_text()
     assert f"User={said['USERADD_PARAM:${PN}'].split()[-1]}\n" in unit
@@ -267,7 +272,7 @@ def main():
             folder.mkdir()
             check(board, folder)
             print(f"ok {name}: {check.__name__}")
-    for check in (machines, units, versions, rust):
+    for check in (machines, accounts, versions, rust):
         check()
         print(f"ok {check.__name__}")
 

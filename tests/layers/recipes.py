@@ -95,6 +95,10 @@ def main():
             for name in OPENED.findall(file.read_text()):
                 whole = re.sub(r":(append|prepend)$", "", name)
                 assert data.getVar(whole, False), f"{file.name}: {name} has no end"
+            if file.name.startswith("refuge_"):
+                units = f"{data.getVar('SYSTEMD_SERVICE:refuge')} {data.getVar('SYSTEMD_SERVICE:refuge-wifi')}".split()
+                installed = [unit.name for unit in (ROOT / "systemd").glob("*.*") if unit.is_file() and "[Install]" in unit.read_text()]
+                assert sorted(units) == sorted(installed) and "refuge.service" in units, units
             # Whatever needs the board's data gets it.
             for name in ("SRC_URI", "RRECOMMENDS:refuge-system", "RRECOMMENDS", "IMAGE_ROOTFS_SIZE", "REFUGE_BOOT_STATE_ENTRY"):
                 data.getVar(name)

@@ -23,14 +23,15 @@ mkdir -p "$target/usr/lib/modules-load.d"
 fact watchdog.module >"$target/usr/lib/modules-load.d/watchdog.conf"
 
 # The board's data, where the boot state is, and RAUC's settings; the keyring is that of whoever signs.
-mkdir -p "$target/usr/share/refuge" "$target/usr/lib/rauc" "$target/data" "$target/boot/dtb"
+mkdir -p "$target/usr/share/refuge" "$target/etc/rauc" "$target/data" "$target/boot/dtb"
 install -m 0644 "$root/board/$board/board.toml" "$root/board/common/writable" "$target/usr/share/refuge/"
 # 2026-01-01, as scripts/image has it: the floor of the clock.
 echo "${SOURCE_DATE_EPOCH:-1767225600}" >"$target/usr/share/refuge/built"
+sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" >"$target/usr/share/refuge/version"
 board_file fw_env.config >"$target/etc/fw_env.config"
-board_file system.conf >"$target/usr/lib/rauc/system.conf"
+board_file system.conf >"$target/etc/rauc/system.conf"
 if [ -n "${REFUGE_KEYRING:-}" ]; then
-    install -m 0644 "$REFUGE_KEYRING" "$target/usr/lib/rauc/keyring.pem"
+    install -m 0644 "$REFUGE_KEYRING" "$target/etc/rauc/keyring.pem"
 else
     echo "refuge: no REFUGE_KEYRING: this image takes no updates" >&2
 fi

@@ -21,3 +21,10 @@ python do_refuge_conf() {
     refuge_write(d, d.getVar("UNPACKDIR"), "system.conf")
 }
 addtask refuge_conf after do_patch before do_configure
+do_refuge_conf[doc] = "Puts the board's settings in place of the template"
+
+# Where system.conf looks for it.
+do_install:append() {
+    install -D -m 0644 ${UNPACKDIR}/${RAUC_KEYRING_FILE} ${D}${sysconfdir}/rauc/${RAUC_KEYRING_FILE}
+    rm ${D}${nonarch_libdir}/rauc/${RAUC_KEYRING_FILE}
+}

@@ -20,6 +20,6 @@ RAUC_SLOT_rootfs[fstype] = "ext4"
 # Blocks that the box has are not fetched again.
 RAUC_SLOT_rootfs[adaptive] = "block-hash-index"
 
-RAUC_KEY_FILE ??= "${REFUGE_KEYS}/signing.key.pem"
-RAUC_CERT_FILE ??= "${REFUGE_KEYS}/signing.cert.pem"
+RAUC_KEY_FILE ??= "${REFUGE_KEYS}/development.key"
+RAUC_CERT_FILE ??= "${REFUGE_KEYS}/development.pem"
 BUNDLE_ARGS += '--mksquashfs-args="-comp zstd -Xcompression-level 15"'

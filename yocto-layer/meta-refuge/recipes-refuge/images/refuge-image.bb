@@ -15,6 +15,7 @@ IMAGE_INSTALL = "\
     e2fsprogs-e2fsck \
     e2fsprogs-resize2fs \
     kernel-image \
+    kmod \
     libubootenv-bin \
     netbase \
     rauc \
@@ -66,12 +67,13 @@ refuge_boot_files() {
     done
 }
 
-do_rootfs[file-checksums] += "${REFUGE_ROOT}/board/common/root/etc:True"
-# The few files of /etc that are the box's own; accounts come with their packages.
+do_rootfs[file-checksums] += "${REFUGE_ROOT}/board/common/root:True"
+# The files that are the box's own, some in place of a package's; accounts come with their packages.
 refuge_etc() {
-    for name in fstab hostname hosts nsswitch.conf; do
-        install -m 0644 ${REFUGE_ROOT}/board/common/root/etc/$name ${IMAGE_ROOTFS}${sysconfdir}/$name
-    done
+    (cd ${REFUGE_ROOT}/board/common/root && find . -type f ! -path './etc/group' ! -path './etc/passwd' ! -path './etc/shadow') |
+        while read -r name; do
+            install -D -m $(stat -c %a ${REFUGE_ROOT}/board/common/root/$name) ${REFUGE_ROOT}/board/common/root/$name ${IMAGE_ROOTFS}/$name
+        done
     # Laid over by init.
     : >${IMAGE_ROOTFS}${sysconfdir}/machine-id
     ln -sf /run/systemd/resolve/resolv.conf ${IMAGE_ROOTFS}${sysconfdir}/resolv.conf

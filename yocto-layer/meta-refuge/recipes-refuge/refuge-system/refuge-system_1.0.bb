@@ -20,6 +20,8 @@ python do_compile() {
         ("modules-load.conf", [refuge_fact(d, "watchdog.module")]),
         # Seconds since 1970: the floor of the clock, and the time of the image.
         ("built", [d.getVar("REPRODUCIBLE_TIMESTAMP_ROOTFS")]),
+        # What the system says that it is; refuge-bundle's is the same.
+        ("version", [d.getVar("DISTRO_VERSION")]),
     ):
         with open(os.path.join(made, name), "w") as file:
             file.writelines(f"{line}\n" for line in lines)
@@ -27,7 +29,7 @@ python do_compile() {
 
 do_install() {
     install -D -m 0644 ${S}/board/${REFUGE_BOARD}/board.toml ${D}${datadir}/refuge/board.toml
-    install -m 0644 ${S}/board/common/writable ${B}/made/built ${D}${datadir}/refuge/
+    install -m 0644 ${S}/board/common/writable ${B}/made/built ${B}/made/version ${D}${datadir}/refuge/
     install -D -m 0644 ${B}/made/fw_env.config ${D}${sysconfdir}/fw_env.config
     install -D -m 0644 ${B}/made/modules-load.conf ${D}${nonarch_libdir}/modules-load.d/watchdog.conf
 

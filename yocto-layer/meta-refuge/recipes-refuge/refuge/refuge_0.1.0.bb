@@ -32,9 +32,25 @@ USERADD_PACKAGES = "${PN}"
 # Its number is in the distribution's table of accounts.
 USERADD_PARAM:${PN} = "--system --no-create-home --home-dir /data/refuge --shell ${sbindir}/nologin --user-group refuge"
 
-SYSTEMD_SERVICE:${PN} = "refuge.service refuge-data.service refuge-first-boot.service refuge-helper.socket refuge-slot-good.service"
 SYSTEMD_PACKAGES = "${PN} ${PN}-wifi"
-SYSTEMD_SERVICE:${PN}-wifi = "refuge-wifi.service"
+SYSTEMD_SERVICE:${PN} = "${@refuge_units(d, lambda name: 'wifi' not in name)}"
+SYSTEMD_SERVICE:${PN}-wifi = "${@refuge_units(d, lambda name: 'wifi' in name)}"
+
+# The units of systemd/ that say by what they are started.
+def refuge_units(d, is_wanted):
+    folder = os.path.join(d.getVar("REFUGE_ROOT"), "systemd")
+    bb.parse.mark_dependency(d, folder)
+    found = []
+    for name in sorted(os.listdir(folder)):
+        file = os.path.join(folder, name)
+        if os.path.isfile(file) and is_wanted(name):
+            bb.parse.mark_dependency(d, file)
+            with open(file) as unit:
+                if "[Install]" in unit.read():
+                    found.append(name)
+    return " ".join(found)
+
+refuge_units[vardepsexclude] += "REFUGE_ROOT"
 
 do_install:append() {
     install -d ${D}${systemd_system_unitdir}
