@@ -79,6 +79,7 @@ def partitions(board, work):
             assert mebibytes(found["fixed-size"]) == part.size_mib, part.name
             assert found.get("part-name") == (None if kind == "mbr" else part.name), part.name
             assert found.get("uuid") == part.uuid, part.name
+            assert found["fstype"] == ("vfat" if part.name == "boot" else "ext4"), part.name
         assert mebibytes(found["offset"]) == part.offset_mib, part.name
     assert [part["number"] for part in wks.parts if "active" in part] == [1]
     assert ("mbr" in wks.parts[1]) == (kind == "hybrid")
