@@ -66,6 +66,17 @@ need_rust() {
     done
 }
 
+# need_auditable: cargo-auditable, which writes into a binary of what it was made; of one version, so that two machines make the
+# same bytes.
+need_auditable() {
+    local version=0.7.7
+    PATH=$cache/tools/bin:$PATH
+    grep -qs "^\"cargo-auditable $version " "$cache/tools/.crates.toml" && return
+    say "installing cargo-auditable $version"
+    mkdir -p "$cache/tools"
+    env --unset=RUSTFLAGS CARGO_TARGET_DIR="$cache/tools-build" cargo install cargo-auditable --version "$version" --locked --root "$cache/tools" --force >&2
+}
+
 # need_zigbuild: cargo-zigbuild and Zig, which brings musl and a C compiler for every target.
 need_zigbuild() {
     local python
