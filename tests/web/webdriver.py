@@ -9,7 +9,7 @@ import urllib.request
 # How an element is called in an answer (WebDriver, section 12.1).
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
 
-# How long the browser itself waits for an element to be there, in milliseconds.
+# How long the browser itself waits for an element to be there, or for what a script promises, in milliseconds.
 PATIENCE_MS = 60_000
 
 
@@ -20,7 +20,7 @@ class Browser:
         self.base = f"http://127.0.0.1:{port}/session"
         answer = self._send("POST", "", {"capabilities": {"alwaysMatch": options}})
         self.base += "/" + answer["sessionId"]
-        self._send("POST", "/timeouts", {"implicit": PATIENCE_MS})
+        self._send("POST", "/timeouts", {"implicit": PATIENCE_MS, "script": PATIENCE_MS})
 
     def _send(self, method, path, body=None):
         data = None if body is None else json.dumps(body).encode()
@@ -33,6 +33,14 @@ class Browser:
 
     def open(self, url):
         self._send("POST", "/url", {"url": url})
+
+    def address(self):
+        return self._send("GET", "/url")
+
+    def offline(self, is_offline):
+        """Takes the page off the network, or back onto it (chromedriver's own command)."""
+        conditions = {"offline": is_offline, "latency": 0, "download_throughput": -1, "upload_throughput": -1}
+        self._send("POST", "/chromium/network_conditions", {"network_conditions": conditions})
 
     def title(self):
         return self._send("GET", "/title")
