@@ -192,6 +192,7 @@ static TABLE: &[Route] = routes![
     POST "/db/{db}/_explain", READ, Takes::CouchJson, Gives::Text("application/json"), "How a query would be answered" => couch::explain;
     GET "/db/{db}/_index", READ, Takes::CouchNothing, Gives::Text("application/json"), "Indexes that are defined" => couch::indexes;
     POST "/db/{db}/_index", WRITE, Takes::CouchJson, Gives::Text("application/json"), "Define an index" => couch::create_index;
+    POST "/db/{db}/_index/_bulk_delete", WRITE, Takes::CouchJson, Gives::Text("application/json"), "Forget several indexes" => couch::delete_indexes;
     DELETE "/db/{db}/_index/{doc}/json/{name}", WRITE, Takes::CouchNothing, Gives::Text("application/json"), "Forget an index" => couch::delete_index;
     DELETE "/db/{db}/_index/_design/{doc}/json/{name}", WRITE, Takes::CouchNothing, Gives::Text("application/json"), "Forget an index, by the whole id of its document" => couch::delete_index;
     POST "/db/{db}/_ensure_full_commit", READ, Takes::CouchJson, Gives::Text("application/json"), "Nothing: what was answered is durable" => couch::ensure_full_commit;

@@ -4,6 +4,7 @@
 //!  save_doc ──> writer (one group for all that wait) ──> merge (pure: who may write, what is kept)
 //!                                                          └─> Engine: sqlite, memory…  one row for each document,
 //!  open_doc, changes, list ─────────────────────────────────>                           in order of id and of change
+//!  find ──> indexes, derived from changes ──> documents
 //! ```
 //!
 //! [`create_db`], [`open_db`], then [`Database::save_doc`] and [`Database::open_doc`], which always answers the winning
@@ -20,6 +21,7 @@ mod database;
 mod doc;
 mod engine;
 mod error;
+mod find;
 mod folder;
 pub mod json;
 mod kind;
@@ -42,6 +44,7 @@ pub mod selector;
 mod settings;
 mod sqlite;
 mod tree;
+mod whole;
 mod writer;
 
 pub use changes::{Change, ChangesEnd, ChangesQuery, Head, ListQuery, Listed, Missing, PENDING_COUNTED_MAX};
@@ -53,7 +56,12 @@ pub use doc::{
 };
 pub use engine::{LocalDoc, Sizes, Which};
 pub use error::Error;
+pub use find::{
+    DesignError, Filter, FoundPage, Hint, INDEX_FIELDS_MAX, Index, IndexField, NoPlan, PageQuery, Plan,
+    Position, Query, with_index, without_index,
+};
 pub use folder::{Options, create_db, list_dbs, open_db, remove_db, set_aside};
 pub use kind::EngineKind;
 pub use tree::{BadHistory, Leaf, Merged, REVS_LIMIT, RevTree};
+pub use whole::whole;
 pub use writer::EDITS_MAX;

@@ -34,7 +34,8 @@ pub struct Database {
 struct Inner {
     path: PathBuf,
     writer: Mutex<Writer>,
-    readers: Readers,
+    /// None for a database in memory, which is its one connection.
+    readers: Option<Readers>,
 }
 
 struct Writer {
@@ -67,7 +68,7 @@ impl Database {
         let mut connection = open::writer(path, purpose).map_err(located)?;
         let found = match purpose {
             Purpose::State => open::integrity(&connection).map_err(|error| locate(error.into(), path))?,
-            Purpose::Documents => None,
+            Purpose::Documents | Purpose::Derived => None,
         };
         if let Some(what) = found {
             return Err(Error::Corrupt {
@@ -82,7 +83,28 @@ impl Database {
         Ok(Database {
             inner: Arc::new(Inner {
                 path: path.to_owned(),
-                readers: Readers::open(path).map_err(located)?,
+                readers: Some(Readers::open(path).map_err(located)?),
+                writer: Mutex::new(Writer {
+                    connection,
+                    failed: None,
+                }),
+            }),
+        })
+    }
+
+    /// A database in memory, gone with its last handle. Reads wait for writes.
+    ///
+    /// # Errors
+    /// [`Error::OldSqlite`].
+    pub fn in_memory(steps: Migrations) -> Result<Database, Error> {
+        open::assert_version(rusqlite::version_number())?;
+        let path = PathBuf::from(":memory:");
+        let mut connection = open::in_memory()?;
+        migrate::migrate(&mut connection, &path, steps)?;
+        Ok(Database {
+            inner: Arc::new(Inner {
+                path,
+                readers: None,
                 writer: Mutex::new(Writer {
                     connection,
                     failed: None,
@@ -131,10 +153,13 @@ impl Database {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let permit = self.inner.readers.permit().await?;
+        let permit = match &self.inner.readers {
+            Some(readers) => Some(readers.permit().await?),
+            None => None,
+        };
         let inner = Arc::clone(&self.inner);
         crossing(move || {
-            let read = inner.readers.with(work);
+            let read = inner.read(work);
             // Not before the connection is back, also where nobody waits for the answer any more.
             drop(permit);
             read
@@ -150,7 +175,7 @@ impl Database {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, E>,
     ) -> Result<T, E> {
-        self.inner.readers.with(work)
+        self.inner.read(work)
     }
 
     /// The bytes of the file and its log, and how many of them are in use. Blocking.
@@ -159,8 +184,7 @@ impl Database {
     /// Where they can't be told.
     pub fn sizes(&self) -> Result<Sizes, Error> {
         self.inner
-            .readers
-            .with(|connection| open::sizes(connection, &self.inner.path))
+            .read(|connection| open::sizes(connection, &self.inner.path))
     }
 
     /// Gives pages that are not in use back to the file system: writes the whole file anew. Blocking; writes wait meanwhile.
@@ -201,6 +225,13 @@ impl Inner {
         Error::ReadOnly {
             path: self.path.clone(),
             reason: reason.to_owned(),
+        }
+    }
+
+    fn read<T, E: From<Error>>(&self, work: impl FnOnce(&Connection) -> Result<T, E>) -> Result<T, E> {
+        match &self.readers {
+            Some(readers) => readers.with(work),
+            None => work(&lock(&self.writer).connection),
         }
     }
 
@@ -354,6 +385,16 @@ mod tests {
             .await;
         assert!(matches!(written, Err(Error::Sqlite(_))));
         assert_eq!(database.check().unwrap(), None);
+    }
+
+    #[test]
+    fn a_database_in_memory_reads_what_it_wrote() {
+        let database = Database::in_memory(STEPS).unwrap();
+        put(&database, "one");
+        let count = |c: &Connection| -> Result<i64, Error> {
+            Ok(c.query_row("SELECT count(*) FROM kept", [], |row| row.get(0))?)
+        };
+        assert_eq!(database.read_blocking(count).unwrap(), 1);
     }
 
     #[test]

@@ -80,12 +80,14 @@ pub use upload::{
     UPLOADS_MAX, UploadInfo, Uploads,
 };
 
-pub use crate::blanket::collate::compare as compare_values;
 pub use crate::blanket::selector::{FieldPath, Selector as MangoSelector, SelectorError};
 pub use crate::blanket::{
     Attachment, AttachmentEdit, BODY_BYTES_MAX as DOCUMENT_BYTES_MAX, Body as DocumentBody, Change,
-    ChangesQuery, Database, Doc, Edit, EngineKind, Error as DatabaseError, ListQuery, Listed, LocalDoc,
-    Options as DatabaseOptions, Refused, RevTree, Which, copy as copy_documents, split as split_document,
+    ChangesQuery, Database, DesignError, Doc, Edit, EngineKind, Error as DatabaseError, FoundPage,
+    Hint as IndexHint, INDEX_FIELDS_MAX, Index, IndexField, ListQuery, Listed, LocalDoc, NoPlan,
+    Options as DatabaseOptions, PageQuery, Plan as FindPlan, Position, Query as FindQuery, Refused, RevTree,
+    Which, copy as copy_documents, split as split_document, whole as whole_document, with_index,
+    without_index,
 };
 use crate::coffer;
 pub use crate::coffer::{

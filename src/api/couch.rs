@@ -44,7 +44,9 @@ pub(super) use database::{
 pub(super) use document::{copy, delete, get, post, put};
 pub(super) use fault::Fault;
 pub(super) use find::{explain, find};
-pub(super) use index::{create as create_index, delete as delete_index, list as indexes};
+pub(super) use index::{
+    create as create_index, delete as delete_index, delete_many as delete_indexes, list as indexes,
+};
 pub(super) use list::{all_docs, design_docs, queries};
 pub(super) use local::{delete as delete_local, get as local, list as local_docs, put as put_local};
 pub(super) use replicator::{

@@ -15,6 +15,7 @@ use super::changes::{
 use super::doc::{Body, Content, Doc, Edit, Refused};
 use super::engine::{Engine, Loaded, LocalDoc, Row, Sizes, Visit, Which};
 use super::error::Error;
+use super::find::Indexes;
 use super::kind::EngineKind;
 use super::settings::{REVS_LIMIT_KEY, SECURITY_KEY, Settings};
 use super::tree::{Leaf, RevTree};
@@ -40,6 +41,7 @@ struct Inner {
     blobs: StoreName,
     engine: Arc<dyn Engine>,
     writer: Writer,
+    indexes: Indexes,
 }
 
 /// A database as its list shows it.
@@ -93,6 +95,7 @@ impl Database {
                 blobs: settings.blobs,
                 engine,
                 writer,
+                indexes: Indexes::default(),
             }),
         })
     }
@@ -504,6 +507,11 @@ impl Database {
             }
             ControlFlow::Continue(())
         })
+    }
+
+    /// Its Mango indexes.
+    pub(super) fn indexes(&self) -> &Indexes {
+        &self.inner.indexes
     }
 
     fn local_write(

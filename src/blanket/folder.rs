@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/notes%2F2026/documents.db     the files of the engine sqlite; their name says which engine a database has
 //! DIR/NAME/lsm/ DIR/NAME/leveldb/   those of the engines of these names
+//! DIR/notes%2F2026/find.db          its Mango indexes, made again where they are gone: see find/store.rs
 //! DIR/NAME.new/                     one that is being made: left over after a crash, and then of no use
 //! DIR/NAME.removed/                 one that is being removed: finished when the next one is
 //! DIR/NAME.damaged-1/               one that was set aside; kept until a person removes it
@@ -95,10 +96,12 @@ pub fn open_db(folder: &Path, name: &DbName) -> Result<Database, Error> {
         return Err(Error::Newer { path: place });
     }
     let settings = Settings::read(&engine)?.ok_or_else(|| Error::Corrupt {
-        path: place,
+        path: place.clone(),
         what: "what a database remembers about itself is not there".to_owned(),
     })?;
-    Database::new(name.clone(), kind, engine, settings)
+    let database = Database::new(name.clone(), kind, engine, settings)?;
+    database.indexes().keep_in(place);
+    Ok(database)
 }
 
 /// The databases in `folder`, by name; none where it is not there.

@@ -86,6 +86,32 @@ enum Expects {
     Nothing,
 }
 
+/// The members of an object, each with the text of its value, in the order they are written in; none where it is no object.
+///
+/// # Errors
+/// [`JsonError`].
+pub fn members(text: &str) -> Result<Vec<(Cow<'_, str>, &str)>, JsonError> {
+    let mut reader = Reader::new(text);
+    let mut members = Vec::new();
+    if reader.next_event()? != Some(Event::ObjectBegins) {
+        return Ok(members);
+    }
+    while let Some(Event::Key(name)) = reader.next_event()? {
+        let depth = reader.depth();
+        reader.skip_to_member();
+        let begin = reader.position();
+        // A key is only ever followed by a value: the text can't end here without an error.
+        loop {
+            reader.next_event()?;
+            if reader.depth() == depth {
+                break;
+            }
+        }
+        members.push((name, &text[begin..reader.position()]));
+    }
+    Ok(members)
+}
+
 impl<'a> Reader<'a> {
     /// Reads from the beginning of `text`.
     pub fn new(text: &'a str) -> Reader<'a> {

@@ -8,6 +8,7 @@
 //! without look-around and back-references: those cost time without bound, and are refused as a bad argument.
 //! Sources: CouchDB, "Selector Syntax"; the behaviour of `mango_selector`.
 
+mod analysis;
 mod parse;
 mod path;
 
@@ -16,6 +17,7 @@ use std::fmt;
 use regex_automata::meta::Regex;
 use serde_json::Value;
 
+pub(super) use analysis::{Ends, Limit};
 pub use path::FieldPath;
 
 use super::collate;

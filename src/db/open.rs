@@ -49,6 +49,17 @@ const DOCUMENTS_PRAGMAS: &str = "
     PRAGMA journal_size_limit = 4194304;
 ";
 
+/// For the connection that writes what is derived from documents.
+const DERIVED_PRAGMAS: &str = "
+    -- A commit is in the log and in order, and flushed with the next checkpoint: after a power cut the file is what it was some
+    -- commits ago, which is as good, since what it lacks is derived again.
+    PRAGMA synchronous = NORMAL;
+    -- 1 MiB: a group of entries meets pages all over an index.
+    PRAGMA cache_size = -1024;
+    PRAGMA wal_autocheckpoint = 1000;
+    PRAGMA journal_size_limit = 4194304;
+";
+
 /// What a file is for, and by that how it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -56,6 +67,9 @@ pub enum Purpose {
     State,
     /// Documents: large, written all the time, and checked row by row by whoever reads them.
     Documents,
+    /// What is derived from documents: as large, checked by whoever opens it, and not flushed with each commit, so that the last ones
+    /// may be gone after a power cut.
+    Derived,
 }
 
 /// Bytes of a database.
@@ -74,8 +88,14 @@ pub(super) fn writer(path: &Path, purpose: Purpose) -> Result<Connection, Error>
     match purpose {
         Purpose::State => {}
         Purpose::Documents => connection.execute_batch(DOCUMENTS_PRAGMAS)?,
+        Purpose::Derived => connection.execute_batch(DERIVED_PRAGMAS)?,
     }
     Ok(connection)
+}
+
+/// Opens the only connection to a database in memory.
+pub(super) fn in_memory() -> Result<Connection, Error> {
+    connect(Path::new(":memory:"), OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
 /// Opens a connection that only reads.

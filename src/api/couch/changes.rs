@@ -25,6 +25,7 @@ use crate::api::route::Call;
 use crate::id::Seq;
 use crate::node::{
     Change, ChangesQuery, Database, DatabaseError, Db, Doc, MangoSelector as Selector, RevTree,
+    whole_document,
 };
 
 /// Changes that are read at a time.
@@ -314,7 +315,10 @@ impl Changes {
             Filter::All => true,
             Filter::Ids(ids) => ids.contains(row.change.id.as_str()),
             Filter::Design => row.change.id.is_design(),
-            Filter::Selector(selector) => row.doc.as_ref().is_some_and(|doc| selector.matches(&whole(doc))),
+            Filter::Selector(selector) => row
+                .doc
+                .as_ref()
+                .is_some_and(|doc| selector.matches(&whole_document(doc))),
         }
     }
 
@@ -437,31 +441,4 @@ fn read_page(
         pending: end.pending,
         is_end: seen < limit,
     })
-}
-
-/// A document as selectors see it.
-pub(super) fn whole(doc: &Doc) -> Value {
-    // A body was checked when it came in.
-    let mut value: Value = serde_json::from_str(doc.body.as_str()).unwrap_or(Value::Null);
-    if let Value::Object(members) = &mut value {
-        members.insert("_id".to_owned(), Value::from(doc.id.as_str()));
-        members.insert("_rev".to_owned(), Value::from(doc.rev().to_string()));
-        if doc.deleted {
-            members.insert("_deleted".to_owned(), Value::Bool(true));
-        }
-        if !doc.attachments.is_empty() {
-            let named = doc.attachments.iter().map(|(name, attachment)| {
-                let fields = serde_json::json!({
-                    "content_type": attachment.content_type,
-                    "revpos": attachment.revpos,
-                    "digest": render::digest_text(attachment.digest),
-                    "length": attachment.length,
-                    "stub": true,
-                });
-                (name.clone(), fields)
-            });
-            members.insert("_attachments".to_owned(), Value::Object(named.collect()));
-        }
-    }
-    value
 }

@@ -101,9 +101,10 @@ pub(in crate::api) async fn compact(call: Call) -> Result<Response, Error> {
     Ok(ok(StatusCode::ACCEPTED))
 }
 
-/// POST of `_view_cleanup`: no index outlives what it is of.
+/// POST of `_view_cleanup`: indexes that nobody defines any more are forgotten.
 pub(in crate::api) async fn view_cleanup(call: Call) -> Result<Response, Error> {
-    call.db().await?;
+    let db = call.db().await?;
+    db.run(|database| database.forget_indexes()).await?;
     Ok(ok(StatusCode::ACCEPTED))
 }
 

@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 /// The path of a field; empty for the value itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FieldPath(Vec<String>);
 
 impl FieldPath {
@@ -46,7 +46,8 @@ impl FieldPath {
         self.0.is_empty()
     }
 
-    pub(super) fn is_id(&self) -> bool {
+    /// Whether it is the id of a document.
+    pub(in crate::blanket) fn is_id(&self) -> bool {
         matches!(self.0.as_slice(), [name] if name == "_id")
     }
 
