@@ -30,7 +30,7 @@ class Results:
         try:
             return statistics.median(self.values[(group, program, measure)])
         except KeyError:
-            raise Missing from None
+            raise Missing(measure) from None
 
     def fastest(self, group, programs, measure):
         """The least median among the programs that ran, with its name."""
@@ -160,6 +160,26 @@ def documents(title, measure, of, target, better, bound):
     return "blanket", row
 
 
+def by_http(title, measure, target):
+    """Refuge against pouchdb-server, both by HTTP."""
+
+    def row(results):
+        ours = results.median("blanket", "refuge", measure)
+        theirs = results.median("blanket", "pouchdb", measure)
+        return {
+            "work": title,
+            "refuge": f"{ours:,.0f} /s",
+            "peers": f"pouchdb-server {theirs:,.0f} /s",
+            "got": ours / theirs,
+            "text": f"{ours / theirs:.2f}× pouchdb-server",
+            "target": target,
+            "better": "more",
+            "bound": f"{target:g}× pouchdb-server",
+        }
+
+    return "blanket", row
+
+
 ROWS = [
     against_fastest("first backup of the Linux source", "first_backup_seconds", 2.0),
     against_fastest("second backup, nothing changed", "second_backup_seconds", 4.0),
@@ -191,6 +211,22 @@ ROWS = [
         "1.2",
     ),
     alone("device", "the same, 1 GiB", "written_per_byte_1g", 1.05, lambda ratio: f"{ratio:.3f}", "1.05"),
+    by_http("10,000 documents of 1 KiB, one request each, by HTTP", "http_one_per_second", 5.0),
+    documents(
+        "the same from 32 writers",
+        "http_many_per_second",
+        ("refuge", "http_one_per_second", "one writer"),
+        4.0,
+        "more",
+        "4× one writer",
+    ),
+    by_http("200,000 documents in batches of 500, by HTTP", "http_batched_per_second", 8.0),
+    by_http("read by id, warm", "http_read_per_second", 10.0),
+    by_http("`_changes` from 0 over 200,000 documents", "changes_per_second", 10.0),
+    alone("blanket", "memory added by that", "changes_added_kib", 1024.0, mebibytes, "1 MiB (flat)"),
+    by_http("`_find` with an index over 200,000 documents", "find_per_second", 10.0),
+    by_http("pull of 50,000 documents", "pull_per_second", 5.0),
+    alone("blanket", "added by 100,000 documents, idle", "documents_idle_kib", 8 * 1024.0, mebibytes, "8 MiB"),
     documents(
         "10,000 documents of 1 KiB, durable one by one, without HTTP",
         "one_per_second",
@@ -255,8 +291,10 @@ def rows_of(results):
     for group, make in ROWS:
         try:
             row = make(results)
-        except Missing:
-            missing.append(group)
+        except Missing as what:
+            # Of a group that was measured, only what is not there.
+            is_there = any(key[0] == group for key in results.values)
+            missing.append(f"{group} ({what})" if is_there else group)
             continue
         row["group"] = group
         # How far beyond the bound: 1 just reaches it.

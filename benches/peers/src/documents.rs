@@ -12,11 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use refuge::blanket::{Body, Database, Edit, Options, create_db};
-use refuge_bench_peers::{Arguments, fill};
+use refuge_bench_peers::{Arguments, doc_id, document};
 use rusqlite::Connection;
-
-/// Bytes of a document beside its text.
-const AROUND: usize = 40;
 
 trait Target: Send + Sync {
     fn write(&self, docs: Vec<(String, String)>);
@@ -105,7 +102,7 @@ fn main() {
     if arguments.get("--read").is_some() {
         // A step without a common divisor meets each document once.
         for step in 0..docs {
-            read += target.read(&id((step * 7919) % docs));
+            read += target.read(&doc_id((step * 7919) % docs));
         }
     }
     let read_seconds = begun.elapsed().as_secs_f64();
@@ -128,21 +125,4 @@ fn floor(folder: &Path) -> Floor {
         .execute_batch("CREATE TABLE doc (id TEXT PRIMARY KEY, json TEXT NOT NULL)")
         .expect("a table");
     Floor(Mutex::new(connection))
-}
-
-/// As random as what clients choose: no order that an index could like.
-fn id(number: u64) -> String {
-    let mut bytes = [0; 16];
-    fill(&mut bytes, number);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn document(number: u64, size: usize) -> (String, String) {
-    let mut text = vec![0; size.saturating_sub(AROUND)];
-    fill(&mut text, number);
-    for byte in &mut text {
-        *byte = b'a' + *byte % 26;
-    }
-    let text = String::from_utf8(text).expect("letters");
-    (id(number), format!("{{\"type\":\"note\",\"n\":{number:06},\"text\":\"{text}\"}}").replace("\"n\":0", "\"n\":1"))
 }

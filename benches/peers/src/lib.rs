@@ -16,6 +16,29 @@ pub fn fill(block: &mut [u8], seed: u64) {
     }
 }
 
+/// The id of a document: as random as what clients choose, no order that an index could like.
+pub fn doc_id(number: u64) -> String {
+    let mut bytes = [0; 16];
+    fill(&mut bytes, number);
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A document of `size` bytes, as its id and its JSON; the member `n` is its number.
+pub fn document(number: u64, size: usize) -> (String, String) {
+    /// Bytes beside the text.
+    const AROUND: usize = 40;
+    let mut text = vec![0; size.saturating_sub(AROUND)];
+    fill(&mut text, number);
+    for byte in &mut text {
+        *byte = b'a' + *byte % 26;
+    }
+    let text = String::from_utf8(text).expect("letters");
+    (
+        doc_id(number),
+        format!("{{\"type\":\"note\",\"n\":{number},\"text\":\"{text}\"}}"),
+    )
+}
+
 /// Prints what `scripts/bench` reads: one JSON object on one line.
 pub fn report(program: &str, blobs: u64, size_bytes: u64, elapsed: Duration) {
     let seconds = elapsed.as_secs_f64();
