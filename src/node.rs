@@ -20,6 +20,7 @@ mod error;
 mod events;
 mod folder;
 mod gc;
+mod gunzip;
 mod health;
 mod identity;
 mod lease;
@@ -43,7 +44,7 @@ use std::sync::Arc;
 
 pub use access::{Principal, Role, Scope, Scopes, Via};
 pub use account::{Account, Accounts, PasswordChange};
-pub use attach::{Attached, Attaching, Expected};
+pub use attach::{Attached, Attaching, Coding, Expected};
 pub use blobs::{Blobs, Reading, Receiver};
 pub use board::{Adoption, Asked, Board, CardReserve, Done, Hardware, Order};
 pub use browse::{FOLDER_PAGE_MAX, FileReading};
@@ -58,6 +59,7 @@ pub use dropped::COLLECT_AFTER;
 pub use error::{Cause, Error, FolderError, Kind, Refusal};
 pub use events::{Delivery, EVENTS_KEPT, Event, EventId, Events, Subscription};
 pub use gc::{COLLECT_EVERY, Collected, Gc};
+pub use gunzip::{Gunzip, GzipError};
 pub use health::{Health, Report as HealthReport, State as HealthState};
 pub use identity::Identity;
 pub use peers::{FoundBy, PEER_ADDRESSES_MAX, PEERS_MAX, Peer, Peers, Sighting};
@@ -83,11 +85,11 @@ pub use upload::{
 pub use crate::blanket::selector::{FieldPath, Selector as MangoSelector, SelectorError};
 pub use crate::blanket::{
     Attachment, AttachmentEdit, BODY_BYTES_MAX as DOCUMENT_BYTES_MAX, Body as DocumentBody, Change,
-    ChangesQuery, Database, DesignError, Doc, Edit, EngineKind, Error as DatabaseError, FoundPage,
-    Hint as IndexHint, INDEX_FIELDS_MAX, Index, IndexField, ListQuery, Listed, LocalDoc, NoPlan,
-    Options as DatabaseOptions, PageQuery, Plan as FindPlan, Position, Query as FindQuery, Refused, RevTree,
-    Which, copy as copy_documents, split as split_document, whole as whole_document, with_index,
-    without_index,
+    ChangesQuery, Database, DesignError, Doc, Edit, Encoded as EncodedLength, EngineKind,
+    Error as DatabaseError, FoundPage, Hint as IndexHint, INDEX_FIELDS_MAX, Index, IndexField, ListQuery,
+    Listed, LocalDoc, NoPlan, Options as DatabaseOptions, PageQuery, Plan as FindPlan, Position,
+    Query as FindQuery, Refused, RevTree, Which, copy as copy_documents, split as split_document,
+    whole as whole_document, with_index, without_index,
 };
 use crate::coffer;
 pub use crate::coffer::{

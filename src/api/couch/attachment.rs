@@ -9,6 +9,7 @@ use data_encoding::BASE64;
 use super::document::{self, Found, Revs};
 use super::fault::Fault;
 use super::intake::{self, check_name};
+use super::pieces::{Form, Pieces, Sending};
 use super::query::Query;
 use crate::api::answer;
 use crate::api::blobs;
@@ -16,7 +17,9 @@ use crate::api::error::Error;
 use crate::api::range;
 use crate::api::route::Call;
 use crate::id::{DocId, Rev};
-use crate::node::{self, Attaching, AttachmentEdit, Db, Doc, DocumentBody as Body, Edit, Expected};
+use crate::node::{
+    self, Attaching, Attachment, AttachmentEdit, Db, Doc, DocumentBody as Body, Edit, Expected,
+};
 
 /// The type of an attachment of which nobody says one.
 const BYTES_TYPE: &str = "application/octet-stream";
@@ -36,7 +39,10 @@ pub(in crate::api) async fn get(call: Call) -> Result<Response, Error> {
         .ok_or(Fault::NoAttachment)?;
     let digest = BASE64.encode(&attachment.digest);
     let etag = format!("\"{digest}\"");
-    let mut response = if call.parts.method == Method::HEAD && !range::has_already(call.headers(), &etag) {
+    let is_packed = attachment.encoded.is_some();
+    let mut response = if let Some(encoded) = &attachment.encoded {
+        packed(&call, &db, &etag, attachment, encoded.decoded_length).await?
+    } else if call.parts.method == Method::HEAD && !range::has_already(call.headers(), &etag) {
         let mut response = answer::empty(StatusCode::OK);
         blobs::set_length(response.headers_mut(), attachment.length);
         response
@@ -61,12 +67,67 @@ pub(in crate::api) async fn get(call: Call) -> Result<Response, Error> {
             headers.insert(name, value);
         }
     }
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    let ranges = if is_packed { "none" } else { "bytes" };
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static(ranges));
     headers.insert(
         header::CACHE_CONTROL,
         HeaderValue::from_static("private, must-revalidate"),
     );
     Ok(response)
+}
+
+/// What is kept packed: as it is for who takes that, unpacked for others; whole in either case.
+async fn packed(
+    call: &Call,
+    db: &Db,
+    etag: &str,
+    attachment: &Attachment,
+    decoded_length: u64,
+) -> Result<Response, Error> {
+    let takes_gzip = takes_gzip(call.header("accept-encoding").unwrap_or_default());
+    let length = if takes_gzip {
+        attachment.length
+    } else {
+        decoded_length
+    };
+    let mut response = if range::has_already(call.headers(), etag) {
+        answer::empty(StatusCode::NOT_MODIFIED)
+    } else if call.parts.method == Method::HEAD {
+        let mut response = answer::empty(StatusCode::OK);
+        blobs::set_length(response.headers_mut(), length);
+        response
+    } else {
+        let mut bytes = Pieces::default();
+        bytes.push_blob(
+            attachment.blob,
+            Form {
+                unpacked: !takes_gzip,
+                base64: false,
+            },
+        );
+        Response::new(answer::stream(
+            Sending::new(bytes, db.blobs().clone()),
+            Some(length),
+        ))
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if takes_gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    Ok(response)
+}
+
+/// Whether an `Accept-Encoding` names gzip, and not as what is never to come (RFC 9110, 12.5.3).
+fn takes_gzip(accepted: &str) -> bool {
+    accepted.split(',').any(|one| {
+        let mut parts = one.split(';').map(str::trim);
+        let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let weight = parts
+            .find_map(|part| part.strip_prefix("q="))
+            .and_then(|weight| weight.parse::<f32>().ok());
+        is_gzip && weight.unwrap_or(1.0) > 0.0
+    })
 }
 
 async fn open(db: &Db, id: DocId, rev: Option<Rev>) -> Result<Option<Doc>, Error> {
@@ -94,7 +155,8 @@ pub(in crate::api) async fn put(mut call: Call) -> Result<Response, Error> {
             .and_then(|text| BASE64.decode(text.as_bytes()).ok()?.try_into().ok()),
         length: None,
     };
-    let mut attaching = Attaching::begin(db.blobs())?;
+    let coding = intake::coding(call.header("content-encoding"))?;
+    let mut attaching = Attaching::begin(db.blobs(), coding)?;
     let mut body = call.take_body();
     while let Some(bytes) = body.next().await? {
         attaching.write(bytes).await?;

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::fault::Fault;
 use super::intake::{self, Arrivals, Edits};
 use super::multipart::{boundary_of, new_boundary};
-use super::pieces::Pieces;
+use super::pieces::{Form, Pieces};
 use super::query::Query;
 use super::render::{self, Data, Rendered, Shown};
 use super::server::new_id;
@@ -202,12 +202,28 @@ fn related(out: &mut Pieces, rendered: Rendered<'_>, boundary: &str) {
     for (name, attachment) in render::with_data(rendered.doc, rendered.has) {
         let name = name.replace(['"', '\r', '\n'], "_");
         let media_type = attachment.content_type.replace(['\r', '\n'], " ");
+        // Who asks how attachments are kept gets them so.
+        let encoded = attachment.encoded.as_ref();
+        let (unpacked, length, coding) = match encoded {
+            Some(encoded) if rendered.shown.encoding_info => (
+                false,
+                attachment.length,
+                format!("\r\nContent-Encoding: {}", encoded.encoding),
+            ),
+            Some(encoded) => (true, encoded.decoded_length, String::new()),
+            None => (false, attachment.length, String::new()),
+        };
         out.push(&format!(
-            "\r\n--{boundary}\r\nContent-Disposition: attachment; filename=\"{name}\"\r\nContent-Type: {media_type}\r\n\
-             Content-Length: {}\r\n\r\n",
-            attachment.length
+            "\r\n--{boundary}\r\nContent-Disposition: attachment; filename=\"{name}\"\r\nContent-Type: {media_type}{coding}\r\n\
+             Content-Length: {length}\r\n\r\n"
         ));
-        out.push_raw(attachment.blob);
+        out.push_blob(
+            attachment.blob,
+            Form {
+                unpacked,
+                base64: false,
+            },
+        );
     }
     out.push(&format!("\r\n--{boundary}--"));
 }

@@ -70,6 +70,8 @@ pub(super) struct AttachmentFields {
     pub(super) revpos: Option<u32>,
     pub(super) digest: Option<String>,
     pub(super) length: Option<u64>,
+    /// As it is sent, where it is packed.
+    pub(super) encoded_length: Option<u64>,
     /// The node has it.
     #[serde(default)]
     pub(super) stub: bool,

@@ -81,6 +81,8 @@ pub(in crate::api) enum Fault {
     Replication(ReplicationFailure),
     #[error("{0}")]
     NotImplemented(&'static str),
+    #[error("Only gzip and identity content-encodings are supported")]
+    Encoding,
 }
 
 impl Fault {
@@ -107,6 +109,7 @@ impl Fault {
             Fault::Find { code, .. } => (StatusCode::BAD_REQUEST, code),
             Fault::NoIndex => (StatusCode::BAD_REQUEST, "no_usable_index"),
             Fault::Replication(failure) => replication(failure),
+            Fault::Encoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "bad_ctype"),
             Fault::NotImplemented(_) => (StatusCode::NOT_IMPLEMENTED, "not_implemented"),
         }
     }

@@ -13,7 +13,8 @@ use crate::api::body::Incoming;
 use crate::api::error::Error;
 use crate::id::{DocId, Rev, RevHash};
 use crate::node::{
-    self, Attached, Attaching, Attachment, AttachmentEdit, Blobs, DocumentBody as Body, Edit, Expected,
+    self, Attached, Attaching, Attachment, AttachmentEdit, Blobs, Coding, DocumentBody as Body, Edit,
+    EncodedLength, Expected,
 };
 
 /// The levels of `{"docs":[…]}` around a document.
@@ -51,7 +52,7 @@ impl Arrivals {
     async fn take(&mut self, pieces: Vec<Piece>) -> Result<(), Error> {
         for piece in pieces {
             match piece {
-                Piece::Begin => self.current = Some(Attaching::begin(&self.blobs)?),
+                Piece::Begin => self.current = Some(Attaching::begin(&self.blobs, Coding::Identity)?),
                 Piece::Bytes(bytes) => {
                     if let Some(current) = &mut self.current {
                         current.write(Bytes::from(bytes)).await?;
@@ -136,11 +137,12 @@ pub(super) async fn related(
         let attachment = awaited
             .remove(named.unwrap_or(0))
             .ok_or_else(|| wrong("more parts than attachments that follow"))?;
-        let mut attaching = Attaching::begin(&arrivals.blobs)?;
+        let coding = coding(attachment.fields.encoding.as_deref())?;
+        let mut attaching = Attaching::begin(&arrivals.blobs, coding)?;
         while let Some(bytes) = parts.chunk().await? {
             attaching.write(bytes).await?;
         }
-        let attached = finish(attaching, attachment).await?;
+        let attached = finish(attaching, attachment, coding).await?;
         followed.push((attachment.name.clone(), attached));
     }
     if !awaited.is_empty() {
@@ -150,16 +152,38 @@ pub(super) async fn related(
 }
 
 /// Ends an attachment that says what it is.
-async fn finish(attaching: Attaching, attachment: &DraftAttachment) -> Result<Attached, Error> {
+async fn finish(
+    attaching: Attaching,
+    attachment: &DraftAttachment,
+    coding: Coding,
+) -> Result<Attached, Error> {
     let fields = &attachment.fields;
+    // Of what is packed, `length` is what comes out.
+    let (length, decoded_length) = match coding {
+        Coding::Identity => (fields.length, None),
+        Coding::Gzip => (fields.encoded_length, fields.length),
+    };
     let expected = Expected {
         digest: fields.digest.as_deref().and_then(parse_digest),
-        length: fields.length,
+        length,
     };
-    attaching.finish(expected).await.map_err(|error| match error {
+    let attached = attaching.finish(expected).await.map_err(|error| match error {
         node::Error::Mismatch { .. } => Fault::Digest.into(),
         error => Error::Node(error),
-    })
+    })?;
+    match decoded_length {
+        Some(said) if attached.decoded_length != Some(said) => Err(Fault::Digest.into()),
+        _ => Ok(attached),
+    }
+}
+
+/// How bytes are sent, as `Content-Encoding` or the member `encoding` says.
+pub(super) fn coding(text: Option<&str>) -> Result<Coding, Fault> {
+    match text {
+        None | Some("identity" | "") => Ok(Coding::Identity),
+        Some("gzip") => Ok(Coding::Gzip),
+        Some(_) => Err(Fault::Encoding),
+    }
 }
 
 fn feed(scanner: &mut Scanner, bytes: &[u8], sink: &mut impl Sink) -> Result<(), Error> {
@@ -241,15 +265,6 @@ fn hung(
     let name = &attachment.name;
     check_name(name)?;
     let fields = &attachment.fields;
-    if fields
-        .encoding
-        .as_deref()
-        .is_some_and(|encoding| encoding != "identity")
-    {
-        return Err(Fault::NotImplemented(
-            "attachments that are sent compressed are not taken: send them as they are",
-        ));
-    }
     let Some(attached) = attached else {
         return match fields.stub {
             true => Ok(AttachmentEdit::Stub),
@@ -260,7 +275,13 @@ fn hung(
         };
     };
     // A client that edits a document may send new data beside the digest it once read; a replicator sends what belongs together.
-    let said = fields.digest.as_deref().and_then(parse_digest);
+    // What is inline is never packed, as with CouchDB: beside it, a digest may be that of the bytes as they were kept.
+    let is_packed_elsewhere = attachment.is_inline && fields.encoding.is_some();
+    let said = fields
+        .digest
+        .as_deref()
+        .and_then(parse_digest)
+        .filter(|_| !is_packed_elsewhere);
     if edits == Edits::Replicated && said.is_some_and(|said| said != attached.digest) {
         return Err(Fault::Digest);
     }
@@ -277,7 +298,10 @@ pub(super) fn stored(media_type: &str, revpos: Option<u32>, attached: Attached) 
         digest: attached.digest,
         length: attached.length,
         blob: attached.blob,
-        encoded: None,
+        encoded: attached.decoded_length.map(|decoded_length| EncodedLength {
+            encoding: "gzip".to_owned(),
+            decoded_length,
+        }),
     })
 }
 

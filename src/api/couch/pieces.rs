@@ -11,19 +11,32 @@ use data_encoding::BASE64;
 use crate::api::answer::{self, Source};
 use crate::api::error::Error;
 use crate::id::BlobId;
-use crate::node::{Blobs, Reading};
+use crate::node::{self, Blobs, Gunzip, Reading};
 
 /// Bytes of a group of base64.
 const GROUP: usize = 3;
+
+/// Bytes that are unpacked at once: of each may come a thousand.
+const PACKED_BYTES: usize = 1024;
+
+/// Bytes that come out before they are sent.
+const UNPACKED_BYTES: usize = 64 * 1024;
 
 /// A part of an answer.
 #[derive(Debug, PartialEq, Eq)]
 enum Piece {
     Text(String),
     /// The bytes of a blob.
-    Raw(BlobId),
-    /// The same as base64.
-    Base64(BlobId),
+    Blob(BlobId, Form),
+}
+
+/// How the bytes of a blob are sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Form {
+    /// What comes out of it, which is gzip.
+    pub(super) unpacked: bool,
+    /// As base64.
+    pub(super) base64: bool,
 }
 
 /// An answer being written.
@@ -44,12 +57,9 @@ impl Pieces {
         self.push(&json_text(text));
     }
 
-    pub(super) fn push_raw(&mut self, blob: BlobId) {
-        self.0.push_back(Piece::Raw(blob));
-    }
-
-    pub(super) fn push_base64(&mut self, blob: BlobId) {
-        self.0.push_back(Piece::Base64(blob));
+    /// Adds the bytes of a blob.
+    pub(super) fn push_blob(&mut self, blob: BlobId, form: Form) {
+        self.0.push_back(Piece::Blob(blob, form));
     }
 
     pub(super) fn append(&mut self, mut other: Pieces) {
@@ -91,6 +101,9 @@ pub(super) struct Sending {
 struct Open {
     reading: Reading,
     offset: u64,
+    gunzip: Option<Gunzip>,
+    /// What was read and not unpacked yet.
+    packed: Bytes,
     encode: bool,
     /// What is too short to encode yet.
     left: Vec<u8>,
@@ -121,16 +134,17 @@ impl Source for Sending {
                     None => self.open = None,
                 }
             }
-            let (blob, encode) = match self.pieces.0.pop_front() {
+            let (blob, form) = match self.pieces.0.pop_front() {
                 None => return Ok(None),
                 Some(Piece::Text(text)) => return Ok(Some(Bytes::from(text))),
-                Some(Piece::Raw(blob)) => (blob, false),
-                Some(Piece::Base64(blob)) => (blob, true),
+                Some(Piece::Blob(blob, form)) => (blob, form),
             };
             self.open = Some(Open {
                 reading: self.blobs.get(blob).await?,
                 offset: 0,
-                encode,
+                gunzip: form.unpacked.then(Gunzip::default),
+                packed: Bytes::new(),
+                encode: form.base64,
                 left: Vec::new(),
             });
         }
@@ -139,8 +153,10 @@ impl Source for Sending {
 
 impl Open {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        let bytes = self.reading.read_at(self.offset).await?;
-        self.offset += bytes.len() as u64;
+        let bytes = match self.gunzip.is_some() {
+            true => self.unpacked().await?,
+            false => self.read().await?,
+        };
         if !self.encode {
             return Ok(Some(bytes).filter(|bytes| !bytes.is_empty()));
         }
@@ -152,6 +168,40 @@ impl Open {
         let tail = self.left.split_off(self.left.len() - self.left.len() % GROUP);
         let whole = std::mem::replace(&mut self.left, tail);
         Ok(Some(Bytes::from(BASE64.encode(&whole))))
+    }
+}
+
+impl Open {
+    async fn read(&mut self) -> Result<Bytes, Error> {
+        let bytes = self.reading.read_at(self.offset).await?;
+        self.offset += bytes.len() as u64;
+        Ok(bytes)
+    }
+
+    /// The next bytes that come out; none at the end.
+    async fn unpacked(&mut self) -> Result<Bytes, Error> {
+        let mut out = Vec::new();
+        loop {
+            if self.packed.is_empty() {
+                self.packed = self.read().await?;
+            }
+            let Some(gunzip) = &mut self.gunzip else {
+                return Ok(out.into());
+            };
+            if self.packed.is_empty() {
+                return Ok(out.into());
+            }
+            let piece = self.packed.split_to(PACKED_BYTES.min(self.packed.len()));
+            let unpacked = gunzip.push(&piece, &mut |bytes| out.extend_from_slice(bytes));
+            // It was unpacked once when it came in, and every read is compared with its digest.
+            unpacked.map_err(|error| node::Error::Invalid {
+                what: "attachment",
+                reason: error.to_string(),
+            })?;
+            if out.len() >= UNPACKED_BYTES {
+                return Ok(out.into());
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use data_encoding::BASE64;
 
-use super::pieces::{Pieces, json_text};
+use super::pieces::{Form, Pieces, json_text};
 use crate::id::Rev;
 use crate::node::{Attachment, Doc, RevTree};
 
@@ -160,11 +160,28 @@ fn attachments(out: &mut Pieces, doc: &Doc, shown: &Shown, has: Option<&[Rev]>) 
             attachment.revpos,
             digest_text(attachment.digest),
         ));
-        let length = format!(",\"length\":{}", attachment.length);
+        // What is packed is as long as what comes out of it.
+        let encoded = attachment.encoded.as_ref();
+        let length = encoded.map_or(attachment.length, |encoded| encoded.decoded_length);
+        let length = format!(",\"length\":{length}");
+        if let (true, Some(encoded)) = (shown.encoding_info, encoded) {
+            let encoding = json_text(&encoded.encoding);
+            out.push(&format!(
+                ",\"encoding\":{encoding},\"encoded_length\":{}",
+                attachment.length
+            ));
+        }
         match (&shown.attachments, sent.contains(&name)) {
             (Data::Inline, true) => {
                 out.push(",\"data\":\"");
-                out.push_base64(attachment.blob);
+                let unpacked = encoded.is_some();
+                out.push_blob(
+                    attachment.blob,
+                    Form {
+                        unpacked,
+                        base64: true,
+                    },
+                );
                 out.push("\"");
             }
             (Data::Follows, true) => out.push(&(length + ",\"follows\":true")),

@@ -17,7 +17,7 @@ fn doc_id(number: u8) -> DocId {
 }
 
 async fn attach(db: &Db, bytes: &'static str) -> Attached {
-    let mut attaching = Attaching::begin(db.blobs()).unwrap();
+    let mut attaching = Attaching::begin(db.blobs(), Coding::Identity).unwrap();
     attaching.write(bytes.into()).await.unwrap();
     attaching.finish(Expected::default()).await.unwrap()
 }
@@ -156,7 +156,7 @@ async fn bytes_that_are_not_what_was_said_are_not_kept() {
         },
     ];
     for expected in wrong {
-        let mut attaching = Attaching::begin(db.blobs()).unwrap();
+        let mut attaching = Attaching::begin(db.blobs(), Coding::Identity).unwrap();
         attaching.write("bytes".into()).await.unwrap();
         assert!(matches!(
             attaching.finish(expected).await,
