@@ -17,6 +17,7 @@
 //! under way shares the next one.
 
 mod backend;
+mod carry;
 mod class;
 mod commit;
 #[cfg(test)]
@@ -29,8 +30,10 @@ mod memory;
 mod receive;
 mod remote;
 mod space;
+mod switch;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
@@ -40,6 +43,7 @@ pub use backend::{
     Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat, Status,
     clamp, read_whole,
 };
+pub use carry::{Carrier, CarryError};
 pub use error::Error;
 pub use frame::{Compression, FRAME_BYTES, PACKED_BYTES_MAX, Packed};
 pub use fs::Fs;
@@ -47,6 +51,7 @@ pub use haystack::{Haystack, HaystackOptions};
 pub use memory::Memory;
 pub use receive::Receiver;
 pub use remote::Remote;
+pub use switch::{Ids, Switch, Touched};
 
 use crate::id::{BlobAddress, BlobId};
 
@@ -80,8 +85,9 @@ pub struct Store {
 }
 
 struct Inner {
-    backend: Arc<dyn Backend>,
-    compression: Compression,
+    backend: Arc<Switch>,
+    /// Of [`Compression`]; another one where the backend was exchanged.
+    compression: AtomicI32,
     commits: commit::Queue,
     changes: broadcast::Sender<Change>,
 }
@@ -92,12 +98,13 @@ impl Store {
     /// # Errors
     /// [`Error::Busy`] where no thread could be started.
     pub fn new(backend: Arc<dyn Backend>, compression: Compression) -> Result<Store, Error> {
-        let commits = commit::Queue::start(Arc::clone(&backend))?;
+        let backend = Arc::new(Switch::new(backend));
+        let commits = commit::Queue::start(Arc::clone(&backend) as Arc<dyn Backend>)?;
         let (changes, _) = broadcast::channel(CHANGES_KEPT);
         Ok(Store {
             inner: Arc::new(Inner {
                 backend,
-                compression,
+                compression: AtomicI32::new(compression.0),
                 commits,
                 changes,
             }),
@@ -110,14 +117,28 @@ impl Store {
         &*self.inner.backend
     }
 
+    /// What the backend is exchanged by, while the store is in use.
+    pub fn switch(&self) -> &Switch {
+        &self.inner.backend
+    }
+
+    /// What is packed from now on is packed like that: for a backend that was exchanged.
+    pub fn set_compression(&self, compression: Compression) {
+        self.inner.compression.store(compression.0, Ordering::Relaxed);
+    }
+
+    fn compression(&self) -> Compression {
+        Compression(self.inner.compression.load(Ordering::Relaxed))
+    }
+
     /// Packs bytes as this store wants them. Pure processor work.
     pub fn pack(&self, bytes: Bytes, class: Class) -> Packed {
-        Packed::new(bytes, class, self.inner.compression)
+        Packed::new(bytes, class, self.compression())
     }
 
     /// As [`Store::pack`], for bytes whose id was computed already: by [`BlobId::of`], from these very bytes.
     pub fn pack_identified(&self, id: BlobId, bytes: Bytes, class: Class) -> Packed {
-        Packed::identified(id, bytes, class, self.inner.compression)
+        Packed::identified(id, bytes, class, self.compression())
     }
 
     /// What changes from now on. A subscriber that lags is told so and has to enumerate.

@@ -177,6 +177,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Only where the check itself cannot go on; what it finds is in the report.
     fn check(&self, options: CheckOptions, progress: &dyn Fn(u64)) -> Result<CheckReport, Error>;
 
+    /// Takes no writes from here on, and writes nothing on closing: its files are about to be removed. Readers that are open go on.
+    fn abandon(&self);
+
     /// The state of the store; cheap.
     fn status(&self) -> Status;
 }

@@ -91,6 +91,15 @@ impl Fs {
             pending: Pending::default(),
         })
     }
+
+    /// Removes the blobs that were in `folder`; nobody has it open, or who does is abandoned. What was set aside stays. Cut at
+    /// any moment, another call goes on. Durable on return; takes as long as the removal of all files.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove(folder: &Path) -> Result<(), Error> {
+        marker::remove(folder)
+    }
 }
 
 impl Backend for Fs {
@@ -155,6 +164,10 @@ impl Backend for Fs {
 
     fn check(&self, options: CheckOptions, progress: &dyn Fn(u64)) -> Result<CheckReport, Error> {
         check::check(&self.place, options, progress)
+    }
+
+    fn abandon(&self) {
+        self.place.abandon();
     }
 
     fn status(&self) -> Status {

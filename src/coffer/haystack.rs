@@ -120,6 +120,15 @@ impl Haystack {
     pub fn open(folder: &Path, options: HaystackOptions) -> Result<Haystack, Error> {
         recover::open(folder, options).map(|core| Haystack { core: Arc::new(core) })
     }
+
+    /// Removes the haystack that was in `folder`; none has it open, or the one that does is abandoned. What was set aside stays.
+    /// Cut at any moment, another call goes on, and none may be opened there before one is done. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove(folder: &Path) -> Result<(), Error> {
+        volume::remove_all(folder)
+    }
 }
 
 impl Core {
@@ -187,6 +196,11 @@ impl Core {
             *fault = Some(reason.clone());
         }
         Error::ReadOnly { reason }
+    }
+
+    fn abandon(&self) {
+        let mut fault = self.fault.lock().expect("no panic while the fault is held");
+        fault.get_or_insert_with(|| "its blobs are elsewhere by now".to_owned());
     }
 
     /// Does the work; once more with a rebuilt index where a run of the index turned out damaged.
@@ -652,6 +666,10 @@ impl Backend for Haystack {
 
     fn check(&self, options: CheckOptions, progress: &dyn Fn(u64)) -> Result<CheckReport, Error> {
         check::check(&self.core, options, progress)
+    }
+
+    fn abandon(&self) {
+        self.core.abandon();
     }
 
     fn status(&self) -> Status {

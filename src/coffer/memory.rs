@@ -171,6 +171,8 @@ impl Backend for Memory {
         Ok(report)
     }
 
+    fn abandon(&self) {}
+
     fn status(&self) -> Status {
         let state = self.state();
         let bytes = state.blobs.values().map(|(_, bytes)| bytes.len() as u64).sum();

@@ -318,6 +318,9 @@ impl Backend for Remote {
         Ok(report)
     }
 
+    /// Nothing of it is here.
+    fn abandon(&self) {}
+
     /// As the node tells. It can't be asked from async code, and may not answer: everything is zero then.
     fn status(&self) -> Status {
         let may_block = tokio::runtime::Handle::try_current().is_err();

@@ -33,6 +33,32 @@ pub(super) fn create(root: &Path) -> Result<(), Error> {
     if is_marked { Ok(()) } else { write_marker(root) }
 }
 
+/// Takes away what [`create`] made and all blobs, but not what was set aside. Durable on return.
+pub(super) fn remove(root: &Path) -> Result<(), Error> {
+    let run = || -> io::Result<()> {
+        for name in [layout::NEW, layout::ALIASES, layout::BLOBS] {
+            allow_absent(fs::remove_dir_all(root.join(name)))?;
+        }
+        // One that holds something stays, and with it the marker.
+        let aside = fs::remove_dir(root.join(layout::QUARANTINE));
+        if aside.is_ok() || !root.join(layout::QUARANTINE).exists() {
+            allow_absent(fs::remove_file(root.join(layout::MARKER)))?;
+            if let Err(error) = fs::remove_dir(root) {
+                tracing::info!(folder = %root.display(), %error, "a folder of blobs is empty and stays");
+            }
+        }
+        allow_absent(durable::sync_folder_of(root))
+    };
+    run().map_err(|source| Error::io(root, source))
+}
+
+fn allow_absent(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
 /// That the folder is one that [`create`] made, in a format that is known.
 pub(super) fn verify(root: &Path) -> Result<(), Error> {
     match (is_marked(root)?, layout_is_there(root)) {

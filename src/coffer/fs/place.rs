@@ -102,6 +102,11 @@ impl Place {
         }
     }
 
+    pub(super) fn abandon(&self) {
+        // What stopped writes before stays the reason.
+        let _ = self.failure.set("its blobs are elsewhere by now".to_owned());
+    }
+
     /// A change that failed: lack of room or descriptors passes, anything else stops writes until reopened.
     pub(super) fn failed(&self, path: &Path, source: io::Error) -> Error {
         match Error::io(path, source) {

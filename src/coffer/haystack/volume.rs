@@ -199,6 +199,32 @@ impl Volume {
     }
 }
 
+/// Removes every file of a haystack but what was set aside, the index first. Durable on return.
+pub(super) fn remove_all(root: &Path) -> Result<(), Error> {
+    let is_absent = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let run = || -> io::Result<()> {
+        for entry in fs::read_dir(root)? {
+            let path = entry?.path();
+            let is_index = path.file_stem().is_some_and(|stem| stem == "manifest")
+                || path.extension().is_some_and(|extension| extension == "run");
+            if is_index {
+                fs::remove_file(&path)?;
+            }
+        }
+        for folder in ["volumes", "solo", "staging"] {
+            match fs::remove_dir_all(root.join(folder)) {
+                Err(error) if !is_absent(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        durable::sync_folder_of(&root.join("manifest"))
+    };
+    match run() {
+        Err(error) if !is_absent(&error) => Err(Error::io(root, error)),
+        _ => Ok(()),
+    }
+}
+
 impl Volumes {
     /// The volumes under the store's folder `root`, its folders created where missing.
     pub(super) fn at(root: &Path) -> Result<Volumes, Error> {
