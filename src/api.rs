@@ -148,6 +148,7 @@ static TABLE: &[Route] = routes![
     GET    "/api/board/disks", ADMIN, Takes::Nothing, Gives::Json(schema_of::<board::DisksBody>), "Disks that are plugged into the box" => board::disks;
     POST   "/api/board/adopt", ADMIN, Takes::Json(schema_of::<board::AdoptBody>), Gives::Json(schema_of::<board::DiskStoreBody>), "Keep a store on a disk" => board::adopt;
     POST   "/api/board/eject", ADMIN, Takes::Json(schema_of::<board::DiskStoreBody>), Gives::Nothing, "Make the disk of a store safe to pull" => board::eject;
+    POST   "/api/board/move", ADMIN, Takes::Json(schema_of::<board::MoveBody>), Gives::Nothing, "Carry a store to another place while it is used" => board::move_store;
     POST   "/api/board/identify", ADMIN, Takes::Nothing, Gives::Nothing, "Show by the light which box this is" => board::identify;
     POST   "/api/board/reset", ADMIN, Takes::Json(schema_of::<board::ResetBody>), Gives::Nothing, "Factory reset: destroys everything" => board::reset;
     GET    "/metrics", Auth::Scope(Scope::Metrics), Takes::Nothing, Gives::Text("text/plain"), "Numbers for Prometheus" => metrics::metrics;

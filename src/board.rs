@@ -160,6 +160,7 @@ async fn look_after_disks(mut storage: Storage, mut orders: mpsc::Receiver<Asked
                 let done = storage.obey(asked.order.clone()).await;
                 asked.answer(done);
             }
+            done = storage.attempt() => storage.attempted(done).await,
             _ = ticks.tick() => storage.look(started.elapsed()).await,
         }
     }
@@ -326,7 +327,7 @@ impl Parts {
                 asked.answer(reset);
                 is_reset
             }
-            Order::Disks | Order::Adopt(_) | Order::Eject(_) => {
+            Order::Disks | Order::Adopt(_) | Order::Eject(_) | Order::Move { .. } => {
                 if let Err(refused) = about_disks.try_send(asked) {
                     refused.into_inner().answer(Err(node::Error::Busy));
                 }

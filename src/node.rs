@@ -46,7 +46,7 @@ pub use access::{Principal, Role, Scope, Scopes, Via};
 pub use account::{Account, Accounts, PasswordChange};
 pub use attach::{Attached, Attaching, Coding, Expected};
 pub use blobs::{Blobs, Reading, Receiver};
-pub use board::{Adoption, Asked, Board, CardReserve, Done, Hardware, Order};
+pub use board::{Adoption, Asked, Board, CardReserve, Done, Hardware, MoveTo, Order};
 pub use browse::{FOLDER_PAGE_MAX, FileReading};
 pub use claim::{
     CLAIM_EXPORTER_LABEL, CLAIM_WINDOW, Claim, ClaimCode, ClaimCodeError, ClaimProof, ClaimSide, Proven,
@@ -75,7 +75,7 @@ pub use secrets::{Secrets, StoredSecret};
 pub use security_log::{LOG_ENTRIES_MAX, LogEntry, SecurityLog};
 pub use session::{NewSession, SESSION_ABSOLUTE, SESSION_IDLE, Sessions};
 pub use start_over::forget_owner;
-pub use stores::{BackendSettings, RemoveOptions, StoreInfo, StoreSettings, Stores};
+pub use stores::{BackendSettings, MoveInfo, RemoveOptions, StoreInfo, StoreSettings, Stores};
 pub use token::{NewToken, TokenInfo, TokenRequest, Tokens};
 pub use upload::{
     Appending, NewUpload, UPLOAD_EXPIRY, UPLOAD_METADATA_BYTES_MAX, UPLOAD_PARTS_MAX, UPLOADS_BYTES_MAX,
@@ -267,9 +267,12 @@ impl Node {
     }
 
     /// The refs into the store `main`; those into others are at [`Stores::refs`].
+    ///
+    /// # Panics
+    /// Where `main` is on a disk that is not there: edges use [`Stores::refs`], which says so.
     pub fn refs(&self) -> Refs {
         let refs = self.stores().refs(&StoreName::main());
-        refs.expect("every node has the store main")
+        refs.expect("the store main is on the card, or its disk is there")
     }
 
     /// A store and its refs, for threads that back up, restore and verify. Its refs look for what they would
@@ -386,9 +389,11 @@ impl Node {
         if self.inner.pulse.is_stuck() {
             return std::future::pending().await;
         }
-        let main = self.stores().get(&StoreName::main());
-        let main = main.expect("every node has the store main");
-        if let Err(error) = main.stat(vec![BlobId::of(b"")]).await {
+        let asked = match self.stores().get(&StoreName::main()) {
+            Ok(main) => main.stat(vec![BlobId::of(b"")]).await.map(drop),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = asked {
             tracing::debug!(%error, "the main store answers, with an error");
         }
     }

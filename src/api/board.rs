@@ -9,7 +9,7 @@ use super::answer;
 use super::error::Error;
 use super::route::Call;
 use crate::id::{DiskName, DiskSerial, StoreName};
-use crate::node::{Adoption, Disk, Done, Holds, Order};
+use crate::node::{Adoption, Disk, Done, Holds, MoveTo, Order};
 
 /// The disks that are plugged in.
 #[derive(Serialize, ToSchema)]
@@ -74,6 +74,17 @@ pub(super) struct DiskStoreBody {
     store: StoreName,
 }
 
+/// A store that is to be elsewhere.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MoveBody {
+    /// The store.
+    #[schema(value_type = String)]
+    store: StoreName,
+    /// `card`, or the name of a disk that was adopted and holds no other blobs.
+    to: String,
+}
+
 /// That everything may be destroyed.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -89,7 +100,7 @@ pub(super) async fn disks(call: Call) -> Result<Response, Error> {
 }
 
 /// The disks that are plugged in, asked of the box.
-async fn listed(call: &Call) -> Result<Vec<Disk>, Error> {
+pub(super) async fn listed(call: &Call) -> Result<Vec<Disk>, Error> {
     Ok(match call.node().board().ask(Order::Disks).await? {
         Done::Disks(disks) => disks,
         Done::Done | Done::Store(_) => Vec::new(),
@@ -117,6 +128,18 @@ pub(super) async fn eject(mut call: Call) -> Result<Response, Error> {
     let body: DiskStoreBody = call.take_body().json().await?;
     call.node().board().ask(Order::Eject(body.store)).await?;
     Ok(answer::empty(StatusCode::NO_CONTENT))
+}
+
+/// Has a store move. Answers when that is noted: the store goes on where it is until all of it is there, and says so itself.
+pub(super) async fn move_store(mut call: Call) -> Result<Response, Error> {
+    let body: MoveBody = call.take_body().json().await?;
+    let to: MoveTo = body.to.parse().map_err(|error| Error::malformed("to", error))?;
+    let order = Order::Move {
+        store: body.store,
+        to,
+    };
+    call.node().board().ask(order).await?;
+    Ok(answer::empty(StatusCode::ACCEPTED))
 }
 
 /// Shows which box this is.

@@ -9,7 +9,7 @@ use super::answer;
 use super::error::Error;
 use super::route::Call;
 use crate::id::StoreName;
-use crate::node::{Kind, RemoveOptions, Status, StoreInfo, StoreSettings};
+use crate::node::{BackendSettings, Kind, MoveInfo, RemoveOptions, Status, StoreInfo, StoreSettings};
 
 /// A store and how it is.
 #[derive(Serialize, ToSchema)]
@@ -25,6 +25,32 @@ pub(super) struct StoreBody {
     /// Why it is not open, such as a disk that is not plugged in; `status` is empty then.
     #[serde(skip_serializing_if = "Option::is_none")]
     offline: Option<String>,
+    /// Where it moves to, where it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moving: Option<MovingBody>,
+}
+
+/// A store on its way to another place.
+#[derive(Serialize, ToSchema)]
+pub(super) struct MovingBody {
+    /// That place: `backend` and its settings.
+    #[schema(value_type = Object)]
+    to: BackendSettings,
+    /// Blobs compared or carried so far.
+    blobs: u64,
+    /// Why the last attempt ended, where it failed; there will be another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<String>,
+}
+
+impl From<MoveInfo> for MovingBody {
+    fn from(info: MoveInfo) -> MovingBody {
+        MovingBody {
+            to: info.to,
+            blobs: info.blobs,
+            trouble: info.trouble,
+        }
+    }
 }
 
 /// How a store is.
@@ -68,6 +94,7 @@ impl From<StoreInfo> for StoreBody {
             settings: info.settings,
             status: info.status.into(),
             offline: info.offline,
+            moving: info.moving.map(MovingBody::from),
         }
     }
 }

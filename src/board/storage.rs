@@ -1,9 +1,9 @@
 //! Stores on disks of their own: adopted, ejected, gone when pulled and back when plugged in.
 //!
-//! A disk becomes a *named store* beside `main`, and `main` stays on the card: a node has to start, to know who it is and to
-//! answer without the disk, and nothing moves under a store that is in use. Its blobs lie on the disk as one file each, which
-//! any Linux reads; its refs stay with the node. Which disks are wanted is said by the stores themselves: one whose folder is
-//! `DISKS/UUID/store` is on the disk with that file system, and on no other.
+//! A disk becomes a *named store* beside `main`, or a store that is there already moves onto it (`moving.rs`), `main` as well: the
+//! node starts, knows who it is and answers without the disk, and says of the store that it is offline. Its blobs lie on the disk
+//! as one file each, which any Linux reads; its refs stay with the node. Which disks are wanted is said by the stores themselves:
+//! one whose folder is `DISKS/UUID/store` is on the disk with that file system, and on no other.
 //!
 //! ```text
 //! look ─> watch (pure) ─> pulled   close the store: 503      helper: unmount what is left
@@ -13,6 +13,7 @@
 
 pub(super) mod disks;
 pub(super) mod mounts;
+mod moving;
 pub(super) mod signature;
 mod watch;
 
@@ -23,6 +24,7 @@ use std::time::Duration;
 use nix::sys::stat::{major, minor};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
+use self::moving::Moves;
 use self::watch::{DiskStore, MountState, Step, Watch};
 use super::privileged::{Answer, Client, Command, disk_path};
 use crate::id::{DiskUuid, StoreName};
@@ -47,6 +49,7 @@ pub(super) struct Storage {
     places: Places,
     helper: Client,
     watch: Watch,
+    moves: Moves,
 }
 
 impl Storage {
@@ -58,6 +61,7 @@ impl Storage {
             },
             places,
             watch: Watch::default(),
+            moves: Moves::default(),
         }
     }
 
@@ -65,7 +69,8 @@ impl Storage {
     /// checked. If cancelled, the next look goes on.
     pub(super) async fn look(&mut self, now: Duration) {
         let stores = self.stores();
-        if stores.is_empty() {
+        let is_moving = |info: &StoreInfo| info.moving.is_some();
+        if stores.is_empty() && !self.node.stores().list().iter().any(is_moving) {
             return;
         }
         let present = disks::present(&self.places.sys);
@@ -87,6 +92,7 @@ impl Storage {
                 }
             }
         }
+        self.go_on(&present, now).await;
     }
 
     /// Does an order about disks.
@@ -95,6 +101,7 @@ impl Storage {
             Order::Disks => self.list().await,
             Order::Adopt(adoption) => self.adopt(adoption).await,
             Order::Eject(store) => self.eject(&store).await,
+            Order::Move { store, to } => self.begin_move(&store, to).await,
             Order::Identify | Order::Reset => Ok(Done::Done),
         }
     }
@@ -124,7 +131,7 @@ impl Storage {
         }
         let settings = StoreSettings {
             backend: BackendSettings::Fs {
-                path: Some(disk_path(&self.places.disks, &uuid).join(STORE_FOLDER)),
+                path: Some(store_path(&self.places.disks, &uuid)),
                 shared: false,
             },
             compression: 0,
@@ -194,7 +201,7 @@ impl Storage {
         stores
             .into_iter()
             .filter_map(|info| {
-                let uuid = disk_of(&info, &self.places.disks)?;
+                let uuid = disk_at(&info.settings.backend, &self.places.disks)?;
                 Some(DiskStore {
                     is_open: info.offline.is_none(),
                     is_faulty: info.status.read_only.is_some(),
@@ -207,13 +214,18 @@ impl Storage {
     }
 }
 
-/// The disk that a store is on, where it has one of its own.
-fn disk_of(info: &StoreInfo, disks: &Path) -> Option<DiskUuid> {
-    let BackendSettings::Fs { path: Some(path), .. } = &info.settings.backend else {
+/// Where the blobs of a store are on its disk.
+fn store_path(disks: &Path, uuid: &DiskUuid) -> PathBuf {
+    disk_path(disks, uuid).join(STORE_FOLDER)
+}
+
+/// The disk that blobs are on, where they have one of their own.
+fn disk_at(backend: &BackendSettings, disks: &Path) -> Option<DiskUuid> {
+    let BackendSettings::Fs { path: Some(path), .. } = backend else {
         return None;
     };
     let uuid: DiskUuid = path.strip_prefix(disks).ok()?.parent()?.to_str()?.parse().ok()?;
-    (*path == disk_path(disks, &uuid).join(STORE_FOLDER)).then_some(uuid)
+    (*path == store_path(disks, &uuid)).then_some(uuid)
 }
 
 /// How the disk at `path` is mounted, as far as whoever uses it can tell: its folder is another device than the one above.

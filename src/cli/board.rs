@@ -1,6 +1,7 @@
 //! `refuge board`: the box's hardware: which box it is, its disks, and starting over.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
@@ -12,7 +13,10 @@ use super::place::PlaceArgs;
 use crate::app::{self, Held};
 use crate::http::{Client, Method, Patience, Request};
 use crate::id::{DiskName, DiskSerial, StoreName};
-use crate::node::{Disk, Holds};
+use crate::node::{Disk, Holds, MoveTo};
+
+/// How often a store that moves is looked at: it takes minutes, or hours.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Find a box, keep a store on a USB disk, reset a box
 #[derive(clap::Args)]
@@ -22,10 +26,11 @@ Example:
   refuge board disks --node https://192.168.1.5
   refuge board adopt sda --serial 575834314135 --node https://192.168.1.5
   refuge backup ~/Photos --ref photos --store disk --node https://192.168.1.5
+  refuge board move main --to sda --node https://192.168.1.5
   refuge board eject disk --node https://192.168.1.5
 
-A disk becomes a store of its own; the store main stays where it is. When the disk is pulled, its store is
-offline until the same disk is plugged in again.")]
+A disk becomes a store of its own, or a store moves onto it. When the disk is pulled, its store is offline until
+the same disk is plugged in again; the box answers all the same.")]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -57,6 +62,17 @@ enum Command {
         /// The store that it holds from then on
         #[arg(long = "as", value_name = "STORE", default_value = "disk")]
         adopted: StoreName,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Carry a store to another place while it is used; returns when it is there
+    Move {
+        /// The store
+        #[arg(value_name = "STORE")]
+        moved: StoreName,
+        /// An adopted disk, as the list names it, or `card`; where the store is already, a move under way ends
+        #[arg(long, value_name = "DISK")]
+        to: MoveTo,
         #[command(flatten)]
         place: PlaceArgs,
     },
@@ -107,6 +123,23 @@ struct DiskStore {
 }
 
 #[derive(Serialize)]
+struct Move<'a> {
+    store: &'a StoreName,
+    to: String,
+}
+
+/// As far as it is of use here.
+#[derive(Deserialize)]
+struct StoreMoves {
+    moving: Option<Moving>,
+}
+
+#[derive(Deserialize)]
+struct Moving {
+    trouble: Option<String>,
+}
+
+#[derive(Serialize)]
 struct Reset {
     host: String,
 }
@@ -148,6 +181,17 @@ pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
             client(&place, session)?.send(request.patience(Patience::Long))?;
             note("The disk can be pulled.");
         }
+        Command::Move { moved, to, place } => {
+            let client = client(&place, session)?;
+            let body = Move {
+                store: &moved,
+                to: to.to_string(),
+            };
+            let request = Request::new(Method::POST, "/api/board/move").json(&body);
+            client.send(request.patience(Patience::Long))?;
+            wait_until_moved(&client, &moved)?;
+            note(&format!("The store {moved} is there."));
+        }
         Command::Reset { host, place } => {
             let request = Request::new(Method::POST, "/api/board/reset").json(&Reset { host });
             client(&place, session)?.send(request)?;
@@ -156,6 +200,23 @@ pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
         Command::Helper { board, user } => app::help(&board, &user)?,
     }
     Ok(Exit::Done)
+}
+
+/// Waits until a store has moved.
+///
+/// # Errors
+/// Why the box could not go on with it, which it will try again by itself.
+fn wait_until_moved(client: &Client, store: &StoreName) -> anyhow::Result<()> {
+    loop {
+        let info: StoreMoves = client.json(Request::new(Method::GET, format!("/stores/{store}")))?;
+        match info.moving {
+            None => return Ok(()),
+            Some(Moving {
+                trouble: Some(trouble),
+            }) => anyhow::bail!("the store {store} is where it was, and will be carried on with: {trouble}"),
+            Some(Moving { trouble: None }) => std::thread::sleep(LOOK_EVERY),
+        }
+    }
 }
 
 /// A folder has no light and no disks.

@@ -2,6 +2,8 @@
 //!
 //! A node on a machine without a board edge refuses. Questions wait in a short queue; each is answered, or answered as busy.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, oneshot};
@@ -9,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::disk::Disk;
 use super::error::{Error, Refusal};
 use super::health::Health;
-use crate::id::{DiskName, DiskSerial, StoreName};
+use crate::id::{DiskError, DiskName, DiskSerial, StoreName};
 
 /// Orders that wait; a person gives one at a time.
 const ORDERS_MAX: usize = 8;
@@ -27,6 +29,45 @@ pub enum Order {
     Adopt(Adoption),
     /// Make the disk of a store safe to pull.
     Eject(StoreName),
+    /// Carry a store to another place, and go on with it there.
+    Move {
+        /// Which.
+        store: StoreName,
+        /// Where to; where it is already, a move that is under way ends.
+        to: MoveTo,
+    },
+}
+
+/// Where a store can move to: as text `card`, or the name of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MoveTo {
+    /// The box's own card.
+    Card,
+    /// A disk that was adopted.
+    Disk(DiskName),
+}
+
+/// The card as text; the kernel calls no disk so.
+const CARD: &str = "card";
+
+impl FromStr for MoveTo {
+    type Err = DiskError;
+
+    fn from_str(text: &str) -> Result<MoveTo, DiskError> {
+        match text {
+            CARD => Ok(MoveTo::Card),
+            disk => disk.parse().map(MoveTo::Disk),
+        }
+    }
+}
+
+impl fmt::Display for MoveTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MoveTo::Card => f.write_str(CARD),
+            MoveTo::Disk(disk) => disk.fmt(f),
+        }
+    }
 }
 
 /// A disk that is to hold a store.
@@ -174,12 +215,17 @@ impl Board {
         self.untaken().take()
     }
 
+    /// Whether somebody looks after the hardware.
+    pub fn is_there(&self) -> bool {
+        self.untaken().is_none() && !self.inner.orders.is_closed()
+    }
+
     /// Has an order done. Dropping the future withdraws nothing.
     ///
     /// # Errors
     /// [`Error::Refused`] where this machine has no board edge; [`Error::Busy`]; as the order's own.
     pub async fn ask(&self, order: Order) -> Result<Done, Error> {
-        if self.untaken().is_some() || self.inner.orders.is_closed() {
+        if !self.is_there() {
             return Err(Refusal::NoBoard.into());
         }
         let (answer, answered) = oneshot::channel();

@@ -130,16 +130,23 @@ fn findings(info: &StoreInfo) -> Vec<(State, String)> {
         ..
     } = &info.status;
     let mut found = Vec::new();
+    // Without the store that every client uses by itself nothing can be stored.
+    let without = match name.as_str() {
+        "main" => State::ReadOnly,
+        _ => State::Degraded,
+    };
     if let Some(reason) = &info.offline {
-        found.push((State::Degraded, format!("store {name} is offline: {reason}")));
+        found.push((without, format!("store {name} is offline: {reason}")));
     }
     if let Some(reason) = read_only {
-        let state = if name.as_str() == "main" {
-            State::ReadOnly
-        } else {
-            State::Degraded
-        };
-        found.push((state, format!("store {name} takes no writes: {reason}")));
+        found.push((without, format!("store {name} takes no writes: {reason}")));
+    }
+    let moving = info.moving.as_ref().and_then(|moving| moving.trouble.as_ref());
+    if let Some(trouble) = moving {
+        found.push((
+            State::Degraded,
+            format!("store {name} does not move on: {trouble}"),
+        ));
     }
     if *quarantined > 0 {
         found.push((
@@ -176,6 +183,7 @@ mod tests {
                 quarantined: 0,
             },
             offline: offline.map(str::to_owned),
+            moving: None,
         }
     }
 

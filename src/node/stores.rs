@@ -9,8 +9,12 @@
 //! NAME.removed-N/    a store that was removed, kept as it was: no name of a store has a dot
 //! ```
 //!
+//! While a store moves, and until what it left is removed, `store.json` says where to and where from as well (`moving.rs`).
+//!
 //! A store whose backend cannot be opened, such as one on a disk that is not plugged in, does not stop the
 //! node: it is listed with the reason, and opened again at the next start or when its disk is back.
+
+mod moving;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -19,6 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::moving::MoveInfo;
+use self::moving::Moving;
 use super::blobs::{Blobs, Gone};
 use super::clock::Clock;
 use super::doubt::Doubt;
@@ -102,6 +108,8 @@ pub struct StoreInfo {
     pub status: Status,
     /// Why it could not be opened, where it could not; `status` is empty then.
     pub offline: Option<String>,
+    /// Where it moves to, where it does.
+    pub moving: Option<MoveInfo>,
 }
 
 /// What the removal of a store may do.
@@ -138,7 +146,6 @@ pub(super) struct Around {
 
 struct Inner {
     around: Around,
-    main: Blobs,
     open: Mutex<BTreeMap<StoreName, Opened>>,
     /// Held while stores are added or removed, so that the folder and the table change together.
     changing: Mutex<()>,
@@ -146,6 +153,7 @@ struct Inner {
 
 struct Opened {
     settings: StoreSettings,
+    moving: Option<Arc<Moving>>,
     /// Or why it could not be opened.
     parts: Result<Parts, String>,
 }
@@ -160,6 +168,12 @@ struct StoreFile {
     format: u32,
     #[serde(flatten)]
     settings: StoreSettings,
+    /// Where its blobs are carried to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    moving: Option<BackendSettings>,
+    /// Where they were until then, and are to be removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leaving: Option<BackendSettings>,
 }
 
 impl Default for StoreSettings {
@@ -204,25 +218,59 @@ impl StoreSettings {
         }
     }
 
-    /// Two stores in one folder would each delete what the other needs.
-    fn shares_folder(&self, other: &StoreSettings) -> bool {
-        let folder = |settings: &StoreSettings| match &settings.backend {
+    /// How blobs are packed: files hold plain bytes, and whatever was packed smaller would be unpacked again.
+    fn packed(&self) -> Compression {
+        match &self.backend {
+            BackendSettings::Fs { .. } => Compression::OFF,
+            BackendSettings::Haystack { .. } | BackendSettings::Memory {} => Compression(self.compression),
+        }
+    }
+
+    /// Whether its blobs are in a folder that is not the store's own, such as one on another disk.
+    fn is_elsewhere(&self) -> bool {
+        self.backend.folder().is_some()
+    }
+}
+
+impl BackendSettings {
+    /// The folder of the blobs where it is not the store's own. Two stores in one would each delete what the other needs.
+    fn folder(&self) -> Option<PathBuf> {
+        match self {
             BackendSettings::Fs { path: Some(path), .. } => {
                 Some(path.canonicalize().unwrap_or_else(|_| path.clone()))
             }
             BackendSettings::Fs { path: None, .. }
             | BackendSettings::Haystack { .. }
             | BackendSettings::Memory {} => None,
-        };
-        folder(self).is_some_and(|own| Some(own) == folder(other))
+        }
     }
 }
 
-impl From<(StoreSettings, Parts)> for Opened {
-    fn from((settings, parts): (StoreSettings, Parts)) -> Opened {
-        Opened {
+impl StoreFile {
+    fn of(settings: StoreSettings) -> StoreFile {
+        StoreFile {
+            format: FORMAT,
             settings,
-            parts: Ok(parts),
+            moving: None,
+            leaving: None,
+        }
+    }
+}
+
+impl Opened {
+    /// Whether it has that folder, or moves there.
+    fn is_in(&self, backend: &BackendSettings) -> bool {
+        let to = self.moving.as_ref().and_then(|moving| moving.to.folder());
+        backend.folder().is_some_and(|folder| {
+            self.settings.backend.folder().as_ref() == Some(&folder) || to == Some(folder)
+        })
+    }
+
+    fn new(file: StoreFile, parts: Result<Parts, String>) -> Opened {
+        Opened {
+            settings: file.settings,
+            moving: file.moving.map(|to| Arc::new(Moving::new(to))),
+            parts,
         }
     }
 }
@@ -236,22 +284,23 @@ impl Stores {
             make_store(&around.folder, &main, main_settings)?;
             names.push(main.clone());
         }
-        let main_parts = open_store(&around, &main)?;
-        let main_blobs = main_parts.1.blobs.clone();
-        let mut open = BTreeMap::from([(main.clone(), Opened::from(main_parts))]);
-        for name in names.into_iter().filter(|name| *name != main) {
-            let settings = read_settings(&around.folder, &name)?;
-            let parts = open_store(&around, &name);
-            let parts = parts.map(|(_, parts)| parts).map_err(|error| {
-                tracing::error!(store = %name, %error, "a store could not be opened");
-                error.to_string()
-            });
-            open.insert(name, Opened { settings, parts });
+        let mut open = BTreeMap::new();
+        for name in names {
+            let file = read_file(&around.folder, &name)?;
+            let parts = match open_store(&around, &name) {
+                Ok(parts) => Ok(parts),
+                // A node whose card lost it is no node; one whose disk is not there yet says so.
+                Err(error) if name == main && !file.settings.is_elsewhere() => return Err(error),
+                Err(error) => {
+                    tracing::error!(store = %name, %error, "a store could not be opened");
+                    Err(error.to_string())
+                }
+            };
+            open.insert(name, Opened::new(file, parts));
         }
         Ok(Stores {
             inner: Arc::new(Inner {
                 around,
-                main: main_blobs,
                 open: Mutex::new(open),
                 changing: Mutex::new(()),
             }),
@@ -270,13 +319,18 @@ impl Stores {
                     Err(_) => NOTHING,
                 },
                 offline: opened.parts.as_ref().err().cloned(),
+                moving: opened.moving.as_deref().map(Moving::info),
             })
             .collect()
     }
 
     /// The store that every node has.
+    ///
+    /// # Panics
+    /// Where it is on a disk that is not there: edges use [`Stores::get`], which says so.
     pub fn main(&self) -> Blobs {
-        self.inner.main.clone()
+        self.get(&StoreName::main())
+            .expect("the store main is on the card, or its disk is there")
     }
 
     /// A store by name.
@@ -342,7 +396,7 @@ impl Stores {
     /// files stay. One that is closed already keeps its reason.
     ///
     /// # Errors
-    /// [`Error::Refused`] for `main`; [`Error::Missing`].
+    /// [`Error::Refused`] for `main` where it is not on a disk of its own; [`Error::Missing`].
     pub async fn close(&self, name: &StoreName, reason: &str) -> Result<(), Error> {
         let (stores, name, reason) = (self.clone(), name.clone(), reason.to_owned());
         db::crossing(move || stores.close_blocking(&name, reason)).await
@@ -359,14 +413,14 @@ impl Stores {
 
     fn close_blocking(&self, name: &StoreName, reason: String) -> Result<(), Error> {
         let _changing = self.changing();
-        if *name == StoreName::main() {
-            return Err(Refusal::MainStore.into());
-        }
         let parts = {
             let mut open = self.opened();
             let opened = open
                 .get_mut(name)
                 .ok_or_else(|| Error::missing(Kind::Store, name))?;
+            if *name == StoreName::main() && !opened.settings.is_elsewhere() {
+                return Err(Refusal::MainStore.into());
+            }
             if opened.parts.is_err() {
                 return Ok(());
             }
@@ -389,7 +443,7 @@ impl Stores {
             .get_mut(name)
             .ok_or_else(|| Error::missing(Kind::Store, name))?;
         match opened {
-            Ok((_, parts)) => {
+            Ok(parts) => {
                 known.parts = Ok(parts);
                 Ok(())
             }
@@ -411,7 +465,7 @@ impl Stores {
             if open.len() >= STORES_MAX {
                 return Err(invalid("stores", format!("a node has at most {STORES_MAX}")));
             }
-            if open.values().any(|other| settings.shares_folder(&other.settings)) {
+            if open.values().any(|other| other.is_in(&settings.backend)) {
                 return Err(Error::conflict(
                     Kind::Store,
                     name,
@@ -421,15 +475,16 @@ impl Stores {
         }
         let folder = &self.inner.around.folder;
         make_store(folder, &name, settings)?;
-        let opened = match open_store(&self.inner.around, &name) {
-            Ok(opened) => opened,
+        let parts = match open_store(&self.inner.around, &name) {
+            Ok(parts) => parts,
             Err(error) => {
                 // What cannot be opened now was never a store: only its settings go, whatever else is there.
                 durable::remove(&store_file(folder, &name))?;
                 return Err(error);
             }
         };
-        self.opened().insert(name.clone(), opened.into());
+        let file = StoreFile::of(settings.clone());
+        self.opened().insert(name.clone(), Opened::new(file, Ok(parts)));
         self.inner.around.events.tell(Event::StoreAdded { store: name });
         Ok(())
     }
@@ -512,18 +567,20 @@ fn make_store(folder: &Path, name: &StoreName, settings: &StoreSettings) -> Resu
     if let BackendSettings::Fs { path, .. } = &settings.backend {
         Fs::create(&fs_folder(&own, path.as_deref()))?;
     }
-    let file = StoreFile {
-        format: FORMAT,
-        settings: settings.clone(),
-    };
-    let payload = serde_json::to_vec(&file).expect("settings are plain fields");
-    // Twice, so that there is a previous generation from the start.
+    write_file(folder, name, &StoreFile::of(settings.clone()))
+}
+
+/// Durable on return.
+fn write_file(folder: &Path, name: &StoreName, file: &StoreFile) -> Result<(), Error> {
+    let payload = serde_json::to_vec(file).expect("settings are plain fields");
+    // Twice, so that there is a previous generation, and that it says the same: what is elsewhere by now, an older one would
+    // look for where it was.
     durable::replace(&store_file(folder, name), &payload)?;
     durable::replace(&store_file(folder, name), &payload)?;
     Ok(())
 }
 
-fn read_settings(folder: &Path, name: &StoreName) -> Result<StoreSettings, Error> {
+fn read_file(folder: &Path, name: &StoreName) -> Result<StoreFile, Error> {
     let path = store_file(folder, name);
     let state = durable::read(&path)?.ok_or_else(|| Error::missing(Kind::Store, name))?;
     let file: StoreFile = serde_json::from_slice(&state.payload)
@@ -536,37 +593,21 @@ fn read_settings(folder: &Path, name: &StoreName) -> Result<StoreSettings, Error
         }
         .into());
     }
-    Ok(file.settings)
+    Ok(file)
 }
 
-fn open_store(around: &Around, name: &StoreName) -> Result<(StoreSettings, Parts), Error> {
+fn open_store(around: &Around, name: &StoreName) -> Result<Parts, Error> {
     let Around {
         folder,
         main_refs,
         events,
         clock,
     } = around;
-    let settings = read_settings(folder, name)?;
+    let mut file = read_file(folder, name)?;
     let own = folder.join(name.as_str());
-    let mut compression = Compression(settings.compression);
-    let backend: Arc<dyn coffer::Backend> = match &settings.backend {
-        BackendSettings::Haystack { volume_bytes } => {
-            let mut options = HaystackOptions {
-                compression,
-                ..HaystackOptions::default()
-            };
-            if *volume_bytes > 0 {
-                options.volume_bytes = *volume_bytes;
-            }
-            Arc::new(Haystack::open(&own, options)?)
-        }
-        BackendSettings::Fs { path, .. } => {
-            // Its files hold plain bytes: whatever was packed smaller would be unpacked again.
-            compression = Compression::OFF;
-            Arc::new(Fs::open(&fs_folder(&own, path.as_deref()))?)
-        }
-        BackendSettings::Memory {} => Arc::new(Memory::new()),
-    };
+    moving::remove_left(folder, name, &mut file)?;
+    let compression = file.settings.packed();
+    let backend = open_backend(&own, &file.settings)?;
     let store = coffer::Store::new(backend, compression)?;
     let own_refs = own.join("refs");
     let is_main = *name == StoreName::main();
@@ -578,11 +619,27 @@ fn open_store(around: &Around, name: &StoreName) -> Result<(StoreSettings, Parts
         doubt: Arc::clone(&doubt),
     };
     let refs = CheckedRefs::open(refs_folder, name.clone(), store.clone(), kept, events.clone())?;
-    let parts = Parts {
+    Ok(Parts {
         blobs: Blobs::new(name.clone(), store, doubt, events.clone(), clock.clone()),
         refs: Arc::new(refs),
-    };
-    Ok((settings, parts))
+    })
+}
+
+fn open_backend(own: &Path, settings: &StoreSettings) -> Result<Arc<dyn coffer::Backend>, Error> {
+    Ok(match &settings.backend {
+        BackendSettings::Haystack { volume_bytes } => {
+            let mut options = HaystackOptions {
+                compression: settings.packed(),
+                ..HaystackOptions::default()
+            };
+            if *volume_bytes > 0 {
+                options.volume_bytes = *volume_bytes;
+            }
+            Arc::new(Haystack::open(own, options)?)
+        }
+        BackendSettings::Fs { path, .. } => Arc::new(Fs::open(&fs_folder(own, path.as_deref()))?),
+        BackendSettings::Memory {} => Arc::new(Memory::new()),
+    })
 }
 
 fn parts_of<'a>(open: &'a BTreeMap<StoreName, Opened>, name: &StoreName) -> Result<&'a Parts, Error> {
@@ -606,142 +663,4 @@ fn store_file(folder: &Path, name: &StoreName) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::coffer::Class;
-
-    fn stores(folder: &Path) -> Stores {
-        let around = Around {
-            folder: folder.to_owned(),
-            main_refs: folder.join("refs.main"),
-            events: Events::new(&Clock::system()),
-            clock: Clock::system(),
-        };
-        Stores::open(around, &StoreSettings::default()).unwrap()
-    }
-
-    fn fs_settings(path: &Path) -> StoreSettings {
-        StoreSettings {
-            backend: BackendSettings::Fs {
-                path: Some(path.to_owned()),
-                shared: false,
-            },
-            compression: 0,
-        }
-    }
-
-    #[tokio::test]
-    async fn a_store_on_a_disk_that_is_pulled_is_offline_and_the_others_go_on() {
-        let (dir, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let mounted = disk.path().join("mounted");
-        let first = stores(dir.path());
-        first.add(named("usb"), fs_settings(&mounted)).await.unwrap();
-        let usb = first.get(&named("usb")).unwrap();
-        let id = usb.put("x".into(), Class::Pinned, None).await.unwrap().id;
-        let shared = first.add(named("twin"), fs_settings(&mounted)).await;
-        assert!(matches!(shared, Err(Error::Conflict { .. })));
-        drop((first, usb));
-        std::fs::rename(&mounted, disk.path().join("pulled")).unwrap();
-        let second = stores(dir.path());
-        assert!(second.list()[1].offline.is_some());
-        assert!(matches!(second.get(&named("usb")), Err(Error::Offline { .. })));
-        let refused = second.remove(named("usb"), RemoveOptions::default()).await;
-        assert!(matches!(refused, Err(Error::Refused(Refusal::StoreNotEmpty))));
-        drop(second);
-        std::fs::rename(disk.path().join("pulled"), &mounted).unwrap();
-        let back = stores(dir.path()).get(&named("usb")).unwrap();
-        assert_eq!(back.read(id, 10).await.unwrap(), "x");
-    }
-
-    #[tokio::test]
-    async fn a_store_is_closed_and_opened_again_while_others_hold_it() {
-        let (dir, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let stores = stores(dir.path());
-        let mounted = disk.path().join("mounted");
-        stores.add(named("usb"), fs_settings(&mounted)).await.unwrap();
-        let held = stores.get(&named("usb")).unwrap();
-        let id = held.put("x".into(), Class::Pinned, None).await.unwrap().id;
-        stores.close(&named("usb"), "its disk was pulled").await.unwrap();
-        let offline =
-            |error: Error| matches!(error, Error::Offline { reason, .. } if reason == "its disk was pulled");
-        assert!(offline(held.read(id, 10).await.unwrap_err()));
-        assert!(offline(
-            held.put("y".into(), Class::Pinned, None).await.unwrap_err()
-        ));
-        assert!(offline(stores.get(&named("usb")).map(drop).unwrap_err()));
-        std::fs::rename(&mounted, disk.path().join("pulled")).unwrap();
-        assert!(stores.reopen(&named("usb")).await.is_err());
-        assert!(!mounted.exists(), "nothing is made where the disk is not");
-        std::fs::rename(disk.path().join("pulled"), &mounted).unwrap();
-        stores.reopen(&named("usb")).await.unwrap();
-        stores.reopen(&named("usb")).await.unwrap();
-        let back = stores.get(&named("usb")).unwrap();
-        assert_eq!(back.read(id, 10).await.unwrap(), "x");
-        let main = stores.close(&StoreName::main(), "no").await;
-        assert!(matches!(main, Err(Error::Refused(Refusal::MainStore))));
-        let none = stores.reopen(&named("none")).await;
-        assert!(matches!(none, Err(Error::Missing { .. })));
-    }
-
-    #[tokio::test]
-    async fn settings_that_make_no_sense_leave_no_store() {
-        let dir = tempfile::tempdir().unwrap();
-        let foreign = tempfile::tempdir().unwrap();
-        std::fs::write(foreign.path().join("thesis.txt"), "years").unwrap();
-        let stores = stores(dir.path());
-        let wild = StoreSettings {
-            compression: 99,
-            ..StoreSettings::default()
-        };
-        for settings in [wild, fs_settings(Path::new("a/b")), fs_settings(foreign.path())] {
-            assert!(stores.add(named("x"), settings).await.is_err());
-        }
-        stores.add(named("x"), StoreSettings::default()).await.unwrap();
-    }
-
-    fn named(name: &str) -> StoreName {
-        name.parse().unwrap()
-    }
-
-    #[tokio::test]
-    async fn stores_are_added_listed_removed_and_there_again_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = stores(dir.path());
-        first.add(named("usb"), StoreSettings::default()).await.unwrap();
-        let taken = first.add(named("usb"), StoreSettings::default()).await;
-        assert!(matches!(taken, Err(Error::Conflict { .. })));
-        let names = |stores: &Stores| -> Vec<String> {
-            stores.list().iter().map(|info| info.name.to_string()).collect()
-        };
-        drop(first);
-        let second = stores(dir.path());
-        assert_eq!(names(&second), ["main", "usb"]);
-        second
-            .remove(named("usb"), RemoveOptions::default())
-            .await
-            .unwrap();
-        assert_eq!(names(&second), ["main"]);
-        assert_eq!(names(&stores(dir.path())), ["main"]);
-    }
-
-    #[tokio::test]
-    async fn a_store_with_blobs_goes_only_when_told_and_is_kept_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let stores = stores(dir.path());
-        stores.add(named("usb"), StoreSettings::default()).await.unwrap();
-        let usb = stores.get(&named("usb")).unwrap();
-        usb.put("x".into(), Class::Pinned, None).await.unwrap();
-        let refused = stores.remove(named("usb"), RemoveOptions::default()).await;
-        assert!(matches!(refused, Err(Error::Refused(Refusal::StoreNotEmpty))));
-        let aside = stores
-            .remove(named("usb"), RemoveOptions { not_empty: true })
-            .await;
-        assert!(aside.unwrap().join("store.json").exists());
-        let late = usb.put("y".into(), Class::Pinned, None).await;
-        assert!(matches!(late, Err(Error::Missing { .. })));
-        let main = stores
-            .remove(StoreName::main(), RemoveOptions { not_empty: true })
-            .await;
-        assert!(matches!(main, Err(Error::Refused(Refusal::MainStore))));
-    }
-}
+mod tests;

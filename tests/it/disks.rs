@@ -633,3 +633,119 @@ fn the_program_answers_one_command_on_its_standard_input() {
         }
     }
 }
+
+#[test]
+fn main_moves_onto_a_disk_and_back_and_the_node_answers_while_the_disk_is_pulled() {
+    let Some(usb) = Usb::new_or_skip() else {
+        return;
+    };
+    let served = BoxWithDisks::new();
+    let main = StoreName::main();
+    let order = |to: &str| Order::Move {
+        store: StoreName::main(),
+        to: to.parse().unwrap(),
+    };
+    let put = |text: &'static str| {
+        let put = async {
+            let blobs = served.node.stores().get(&StoreName::main())?;
+            blobs.put(text.into(), Class::Pinned, None).await
+        };
+        served.runtime.block_on(put)
+    };
+    let read = |put: node::Put| {
+        let read = async {
+            served
+                .node
+                .stores()
+                .get(&StoreName::main())?
+                .read(put.id, 1000)
+                .await
+        };
+        served.runtime.block_on(read)
+    };
+    let is_moving = |served: &BoxWithDisks| served.node.stores().list()[0].moving.is_some();
+    let on_card = put("put on the card").unwrap();
+    served.plug(&usb, "sda", 1);
+    assert!(
+        matches!(served.ask(order("sda")), Err(Error::Invalid { what: "to", .. })),
+        "not adopted"
+    );
+    served.adopt("sda", SERIAL, false).unwrap();
+    served.put("in the way").unwrap();
+    assert!(matches!(served.ask(order("sda")), Err(Error::Conflict { .. })));
+    let id = served
+        .runtime
+        .block_on(served.blobs().unwrap().list(None, 1))
+        .unwrap()[0]
+        .id;
+    served
+        .runtime
+        .block_on(served.blobs().unwrap().delete(vec![id]))
+        .unwrap();
+
+    served.ask(order("sda")).unwrap();
+    served.until("the end of the move", |served| !is_moving(served));
+    assert!(served.blobs().is_err(), "the empty store gave its place");
+    let on_disk = put("put on the disk").unwrap();
+    assert_eq!(read(on_card).unwrap(), "put on the card");
+    let volumes = served.at("data/stores/main/volumes");
+    served.until("what is left on the card", |_| !volumes.exists());
+
+    served.pull(&usb, "sda");
+    served.until("the end of the store", |served| {
+        served.node.stores().get(&main).is_err()
+    });
+    assert!(matches!(put("lost"), Err(Error::Offline { .. })));
+    assert_eq!(served.node.health().report().state, HealthState::ReadOnly);
+    served.runtime.block_on(served.node.progress());
+    served.until("the end of the mount", |served| served.mounts().is_empty());
+    served.plug(&usb, "sdb", 2);
+    served.until("the store", |served| served.node.stores().get(&main).is_ok());
+    assert_eq!(read(on_disk).unwrap(), "put on the disk");
+
+    served.ask(order("card")).unwrap();
+    served.until("the way back", |served| !is_moving(served));
+    served.until("the end of the mount", |served| served.mounts().is_empty());
+    assert_eq!(read(on_disk).unwrap(), "put on the disk");
+    assert_eq!(read(on_card).unwrap(), "put on the card");
+    usb.mounted(|root| assert!(!root.join("store").exists(), "nothing stays on the disk"));
+}
+
+#[test]
+fn a_node_starts_and_answers_while_the_disk_of_main_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, disk) = (folder.path().join("data"), folder.path().join("disk"));
+    fs::create_dir(&disk).unwrap();
+    let runtime = Runtime::new().unwrap();
+    let node = Node::open(node::Options::new(&data)).unwrap();
+    let main = StoreName::main();
+    let put = runtime
+        .block_on(node.stores().main().put("x".into(), Class::Pinned, None))
+        .unwrap();
+    let to = node::BackendSettings::Fs {
+        path: Some(disk.join("store")),
+        shared: false,
+    };
+    let stores = node.stores().clone();
+    runtime.block_on(stores.begin_move(&main, to)).unwrap();
+    runtime
+        .block_on(stores.carry_on(&main, std::sync::Arc::default()))
+        .unwrap();
+    drop((node, stores));
+    fs::rename(&disk, folder.path().join("pulled")).unwrap();
+    let node = Node::open(node::Options::new(&data)).unwrap();
+    assert!(matches!(node.stores().get(&main), Err(Error::Offline { .. })));
+    assert!(matches!(node.stores().refs(&main), Err(Error::Offline { .. })));
+    runtime.block_on(node.progress());
+    runtime.block_on(node.tend()).unwrap();
+    runtime.block_on(node.beat()).unwrap();
+    let report = node.health().report();
+    assert!(
+        report.state == HealthState::ReadOnly && report.reasons[0].contains("offline"),
+        "{report:?}"
+    );
+    fs::rename(folder.path().join("pulled"), &disk).unwrap();
+    runtime.block_on(node.stores().reopen(&main)).unwrap();
+    let read = runtime.block_on(node.stores().main().read(put.id, 10));
+    assert_eq!(read.unwrap(), "x");
+}

@@ -21,6 +21,7 @@ mod limits;
 mod load;
 pub(crate) mod loopdev;
 pub(crate) mod medium;
+mod moving;
 mod node_power;
 mod node_state;
 mod node_upkeep;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::id::{DiskUuid, StoreName};
 
 /// A step that failed is tried again after that time, for a helper or a disk that needed it.
-const AGAIN_AFTER: Duration = Duration::from_secs(60);
+pub(in crate::board) const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// A store on a disk of its own, and how it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
