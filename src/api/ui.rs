@@ -4,6 +4,7 @@
 //! redirect to the page that shows what it did, or with the same page and a sentence about what went wrong.
 
 mod account;
+mod board;
 mod browse;
 mod home;
 mod tokens;
@@ -13,6 +14,7 @@ use axum::response::Response;
 use maud::{DOCTYPE, Markup, html};
 
 pub(super) use account::{account, change_password};
+pub(super) use board::{adopt, board, eject, identify, move_store, reset};
 pub(super) use browse::browse;
 pub(super) use home::{claim, home, sign_in, sign_out};
 pub(super) use tokens::{add_token, revoke_token, tokens};
@@ -25,14 +27,16 @@ use super::route::Call;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Home,
+    Board,
     Tokens,
     Account,
     /// Not in the menu.
     Elsewhere,
 }
 
-const MENU: [(Place, &str, &str); 3] = [
+const MENU: [(Place, &str, &str); 4] = [
     (Place::Home, "/", "Overview"),
+    (Place::Board, "/board", "Box"),
     (Place::Tokens, "/tokens", "Tokens"),
     (Place::Account, "/account", "Account"),
 ];
@@ -64,7 +68,8 @@ fn framed(call: &Call, place: Place, title: &str, notice: &Notice, content: &Mar
     let menu = html! {
         @if call.caller.is_known() {
             nav aria-label="Pages" {
-                @for (here, path, name) in MENU {
+                // A machine without a board edge has no light and no disks to show.
+                @for (here, path, name) in MENU.into_iter().filter(|item| item.0 != Place::Board || call.node().board().is_there()) {
                     a href=(path) aria-current=[(here == place).then_some("page")] { (name) }
                 }
                 form method="post" action="/sign-out" { button.plain type="submit" { "Sign out" } }

@@ -1,5 +1,8 @@
 //! The node's own pages, as a browser without scripts uses them.
 
+use refuge::id::StoreName;
+use refuge::node::{Adoption, Disk, Done, Holds, MoveTo, Order};
+
 use crate::served::{Ask, PASSWORD, Reply, Served};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -103,4 +106,112 @@ fn a_person_who_is_not_signed_in_sees_a_page_that_says_so() {
     assert_eq!(page.status, 401);
     assert!(page.text().contains("Sign in first"));
     assert!(!page.header("www-authenticate").contains("Basic"));
+}
+
+/// Does what a board edge is asked with one hostile disk, and notes it, until the node is gone.
+fn obey(served: &Served) -> std::sync::Arc<std::sync::Mutex<Vec<Order>>> {
+    let mut orders = served.node.board().orders().unwrap();
+    let noted = std::sync::Arc::<std::sync::Mutex<Vec<Order>>>::default();
+    let notes = std::sync::Arc::clone(&noted);
+    std::thread::spawn(move || {
+        while let Some(asked) = orders.blocking_recv() {
+            let disk = Disk {
+                name: "sda".parse().unwrap(),
+                title: "<b>Evil</b>".to_owned(),
+                serial: "\"><script>".parse().unwrap(),
+                size_bytes: 64_000_000_000,
+                holds: Holds::Foreign {
+                    what: vec!["sda1: ntfs".to_owned()],
+                },
+            };
+            let done = match &asked.order {
+                Order::Disks => Done::Disks(vec![disk]),
+                order => {
+                    notes.lock().unwrap().push(order.clone());
+                    Done::Done
+                }
+            };
+            asked.answer(Ok(done));
+        }
+    });
+    noted
+}
+
+#[test]
+fn the_page_of_the_box_lists_disks_and_its_forms_give_orders() {
+    let served = Served::claimed();
+    let cookie = served.cookie();
+    let get = |target| served.ask("GET", target).header("Cookie", &cookie).send();
+    assert!(
+        !get("/").text().contains("href=\"/board\""),
+        "no board, no page in the menu"
+    );
+    assert!(get("/board").text().contains("knows of no board"));
+    let orders = obey(&served);
+    assert!(get("/").text().contains("href=\"/board\""));
+    let page = get("/board").text();
+    assert!(page.contains("&lt;b&gt;Evil") && page.contains("sda1: ntfs") && page.contains("Format it"));
+    assert!(
+        !page.contains("<script>") && !page.contains("<b>Evil"),
+        "what a disk says of itself is text"
+    );
+    let host = served.node.identity().host_name();
+    let send = |target, fields: &str| submit(&served, target, fields).header("Cookie", &cookie).send();
+    let adopted = send("/board/adopt", "disk=sda&serial=5758&store=photos&format=yes");
+    assert_eq!(adopted.status, 200);
+    assert!(adopted.text().contains("role=\"status\""));
+    send("/board/move", "store=main&to=sda");
+    send("/board/move", "store=main&to=card");
+    send("/board/eject", "store=photos");
+    send("/board/identify", "");
+    for wrong in ["host=refuge-aaaaaa.local", "host=", ""] {
+        assert_eq!(send("/board/reset", wrong).status, 400, "{wrong}");
+    }
+    assert_eq!(send("/board/adopt", "disk=..%2Fsda&serial=1&store=x").status, 400);
+    assert_eq!(send("/board/move", "store=main&to=%2Fetc").status, 400);
+    assert_eq!(send("/board/reset", &format!("host={host}")).status, 200);
+    let main = StoreName::main();
+    let expected = [
+        Order::Adopt(Adoption {
+            disk: "sda".parse().unwrap(),
+            serial: "5758".parse().unwrap(),
+            may_format: true,
+            store: "photos".parse().unwrap(),
+        }),
+        Order::Move {
+            store: main.clone(),
+            to: MoveTo::Disk("sda".parse().unwrap()),
+        },
+        Order::Move {
+            store: main,
+            to: MoveTo::Card,
+        },
+        Order::Eject("photos".parse().unwrap()),
+        Order::Identify,
+        Order::Reset,
+    ];
+    assert_eq!(*orders.lock().unwrap(), expected);
+}
+
+#[test]
+fn strangers_and_other_pages_give_the_box_no_orders() {
+    let served = Served::claimed();
+    let orders = obey(&served);
+    let cookie = served.cookie();
+    for target in ["adopt", "eject", "move", "identify", "reset"] {
+        let target = format!("/board/{target}");
+        let fields = format!(
+            "disk=sda&serial=1&store=main&to=card&host={}",
+            served.node.identity().host_name()
+        );
+        assert_eq!(submit(&served, &target, &fields).send().status, 401, "{target}");
+        let foreign = served
+            .ask("POST", &target)
+            .header("Origin", "https://evil.example")
+            .header("Cookie", &cookie)
+            .body(FORM, fields.as_str())
+            .send();
+        assert_eq!(foreign.status, 403, "{target}");
+    }
+    assert_eq!(*orders.lock().unwrap(), []);
 }
