@@ -32,6 +32,7 @@ DISK_BYTES = 8 * 1024 * MIB
 # Emulated starts on a busy machine; the contract for an idle one is in tests/box.
 READY_WITHIN_S = 300
 STOPPED_WITHIN_S = 90
+ORDER_WITHIN_S = 60
 
 
 # Every machine of this process: none outlives it.
@@ -120,6 +121,7 @@ class Machine:
             # Locally administered, and another one for each machine of a LAN.
             mac = f"52:54:00:{number:02x}:{self.https >> 8:02x}:{self.https & 255:02x}"
             command += ["-netdev", f"{network},id=n{number}", "-device", f"virtio-net-device,netdev=n{number},mac={mac}"]
+        command += self.wires()
         self.keyboard = None
         # Its own session: Ctrl-C in the terminal is for us, who then end it in order.
         self.process = subprocess.Popen([*command, *extra], stdin=subprocess.DEVNULL, start_new_session=True)
@@ -128,7 +130,11 @@ class Machine:
 
     def storage(self):
         """QEMU's words for the disk `d0`."""
-        return ["-drive", f"file={self.disk},if=none,id=d0,format=raw,cache=writeback"]
+        return ["-drive", f"file={self.disk},if=none,id=d0,format=raw,cache=writeback,discard=unmap"]
+
+    def wires(self):
+        """QEMU's words for what else is plugged in; a test may have more."""
+        return []
 
     def type(self, line):
         """Types a line on the console. An image reads nothing there; a test may put a shell into its slot."""
@@ -181,18 +187,28 @@ class Machine:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def press_power_button(self):
+        self.order("system_powerdown")
+
+    def order(self, name, event=None, **arguments):
+        """Has QEMU do something (its QMP reference); returns after the named event, where one is given."""
         with socket.socket(socket.AF_UNIX) as control:
-            control.settimeout(10)
+            control.settimeout(ORDER_WITHIN_S)
             control.connect(f"{self.control}/qmp")
             stream = control.makefile("rw")
             stream.readline()
-            for order in ("qmp_capabilities", "system_powerdown"):
-                stream.write(json.dumps({"execute": order}) + "\n")
+            answer = None
+            for execute, words in (("qmp_capabilities", {}), (name, arguments)):
+                stream.write(json.dumps({"execute": execute, "arguments": words}) + "\n")
                 stream.flush()
-                # Events may stand between an order and its answer.
+                # Events may stand between an order and its answer, and the one that is waited for before it as well.
+                seen = set()
                 while "return" not in (answer := json.loads(stream.readline())):
                     if "error" in answer:
-                        raise Failed(f"QEMU refused {order}: {answer['error']}")
+                        raise Failed(f"QEMU refused {execute}: {answer['error']}")
+                    seen.add(answer.get("event"))
+            while event is not None and event not in seen:
+                seen.add(json.loads(stream.readline()).get("event"))
+            return answer["return"]
 
     def stop(self, within_s=STOPPED_WITHIN_S):
         """Shuts the guest down in order; says whether it did so by itself."""

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from box import ROOT, said
+from box import IDENTITY, ROOT, note_identities, said
 
 # Two emulated starts, one beside the other, on a busy machine.
 READY_WITHIN_S = 600
@@ -60,6 +60,7 @@ def main():
             nodes = re.findall(r"node id +(\S+)", text)
             claims = re.findall(r"(\S+) claim (https://\S+) (\S+)", text)
             assert len(set(nodes)) == 2 and len(claims) == 2, text
+            note_identities({name: re.findall(rf"^ +{name} +(\S.*)$", text, re.MULTILINE) for name in IDENTITY})
             # Each page lists the other to its owner.
             for _, url, code in claims:
                 subprocess.run([refuge, "claim", url, code], env=environment, check=True, timeout=120)

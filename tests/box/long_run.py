@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 
-from box import DATA, MIB, SLOT_A, Box, Setting, add_shell, number, qemu, said
+from box import DATA, MIB, Box, Setting, number, qemu, said
 from writes import Recorded, read_log, stray
 
 HOUR_S = 3600
@@ -68,10 +68,7 @@ def main():
     setting = Setting(*sys.argv[1:5])
     idle_s, busy_s = (int(text) for text in (sys.argv[5:7] or [HOUR_S, HOUR_S]))
     box = Box("long", setting, kind=Recorded)
-    slot = box.folder / "slot"
-    box.copy_part(SLOT_A, slot)
-    add_shell(slot)
-    box.put_part(slot, SLOT_A)
+    box.with_shell()
     box.machine.start().wait_ready()
     box.claim()
     stays_idle(box, idle_s)
