@@ -37,6 +37,7 @@ mod session;
 mod start_over;
 mod stores;
 mod token;
+mod unpacking;
 mod upload;
 
 use std::path::PathBuf;
@@ -59,7 +60,6 @@ pub use dropped::COLLECT_AFTER;
 pub use error::{Cause, Error, FolderError, Kind, Refusal};
 pub use events::{Delivery, EVENTS_KEPT, Event, EventId, Events, Subscription};
 pub use gc::{COLLECT_EVERY, Collected, Gc};
-pub use gunzip::{Gunzip, GzipError};
 pub use health::{Health, Report as HealthReport, State as HealthState};
 pub use identity::Identity;
 pub use peers::{FoundBy, PEER_ADDRESSES_MAX, PEERS_MAX, Peer, Peers, Sighting};
@@ -77,6 +77,7 @@ pub use session::{NewSession, SESSION_ABSOLUTE, SESSION_IDLE, Sessions};
 pub use start_over::forget_owner;
 pub use stores::{BackendSettings, MoveInfo, RemoveOptions, StoreInfo, StoreSettings, Stores};
 pub use token::{NewToken, TokenInfo, TokenRequest, Tokens};
+pub use unpacking::Unpacking;
 pub use upload::{
     Appending, NewUpload, UPLOAD_EXPIRY, UPLOAD_METADATA_BYTES_MAX, UPLOAD_PARTS_MAX, UPLOADS_BYTES_MAX,
     UPLOADS_MAX, UploadInfo, Uploads,

@@ -28,7 +28,7 @@ const HAS_COMMENT: u8 = 16;
 
 /// Why bytes are no gzip that is unpacked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum GzipError {
+pub(super) enum GzipError {
     /// Not gzip, damaged, or cut.
     #[error("the bytes are no whole gzip")]
     Damaged,
@@ -38,7 +38,7 @@ pub enum GzipError {
 }
 
 /// Unpacks one stream of bytes.
-pub struct Gunzip {
+pub(super) struct Gunzip {
     part: Part,
     /// Bytes of the part that are not whole yet.
     held: Vec<u8>,
@@ -80,7 +80,7 @@ impl Default for Gunzip {
 
 impl Gunzip {
     /// Bytes that came out so far.
-    pub fn given_bytes(&self) -> u64 {
+    pub(super) fn given_bytes(&self) -> u64 {
         self.given_bytes
     }
 
@@ -88,7 +88,7 @@ impl Gunzip {
     ///
     /// # Errors
     /// [`GzipError`]; what was given before is not to be believed then.
-    pub fn push(&mut self, mut bytes: &[u8], give: &mut dyn FnMut(&[u8])) -> Result<(), GzipError> {
+    pub(super) fn push(&mut self, mut bytes: &[u8], give: &mut dyn FnMut(&[u8])) -> Result<(), GzipError> {
         while !bytes.is_empty() {
             if self.part == Part::Data {
                 bytes = self.unpack(bytes, give)?;
@@ -106,7 +106,7 @@ impl Gunzip {
     ///
     /// # Errors
     /// [`GzipError::Damaged`] where more had to come.
-    pub fn end(&self) -> Result<u64, GzipError> {
+    pub(super) fn end(&self) -> Result<u64, GzipError> {
         let is_between = self.part == Part::Head && self.held.is_empty() && self.taken_bytes > 0;
         is_between.then_some(self.given_bytes).ok_or(GzipError::Damaged)
     }

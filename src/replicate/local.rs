@@ -15,8 +15,8 @@ use super::peer::{
 };
 use crate::id::{DbName, LocalId, Rev, Seq};
 use crate::node::{
-    self, Attaching, Attachment, AttachmentEdit, ChangesQuery, Db, Doc, DocumentBody, Edit, Expected,
-    MangoSelector, Node, Reading, Which,
+    self, Attaching, Attachment, AttachmentEdit, ChangesQuery, Coding, Db, Doc, DocumentBody, Edit, Expected,
+    MangoSelector, Node, Reading, Unpacking, Which,
 };
 
 /// Rows that are looked at for one page, so that a filter that passes little answers now and then.
@@ -186,7 +186,7 @@ async fn received(
     source: &dyn Peer,
 ) -> Result<Attachment, Failure> {
     let mut pieces = source.attachment(revision, name).await?;
-    let mut attaching = Attaching::begin(db.blobs())?;
+    let mut attaching = Attaching::begin(db.blobs(), Coding::Identity)?;
     while let Some(bytes) = pieces.next().await? {
         if attaching.length() + bytes.len() as u64 > hung.length {
             return Err(wrong_bytes(revision, name));
@@ -327,10 +327,13 @@ impl Peer for LocalPeer {
 
     fn attachment<'a>(&'a self, of: &'a Revision, name: &'a str) -> Answering<'a, Box<dyn Pieces>> {
         Box::pin(async move {
-            let blob = of.attachments.get(name).and_then(|hung| hung.blob);
-            let blob = blob.ok_or_else(|| wrong_bytes(of, name))?;
+            let hung = of.attachments.get(name).ok_or_else(|| wrong_bytes(of, name))?;
+            let blob = hung.blob.ok_or_else(|| wrong_bytes(of, name))?;
             let reading = self.db().await?.blobs().get(blob).await?;
-            Ok(Box::new(BlobPieces { reading, offset: 0 }) as Box<dyn Pieces>)
+            Ok(match hung.digest {
+                Some(_) => Box::new(BlobPieces { reading, offset: 0 }) as Box<dyn Pieces>,
+                None => Box::new(Unpacking::new(reading)),
+            })
         })
     }
 
@@ -405,11 +408,16 @@ fn read_ahead(
 
 fn revision_of(doc: Doc) -> Revision {
     let attachments = doc.attachments.into_iter().map(|(name, attachment)| {
+        // What is kept packed is sent as it is meant: its digest is that of other bytes.
+        let (digest, length) = match attachment.encoded {
+            Some(encoded) => (None, encoded.decoded_length),
+            None => (Some(attachment.digest), attachment.length),
+        };
         let hung = Hung {
             content_type: attachment.content_type,
             revpos: attachment.revpos,
-            digest: Some(attachment.digest),
-            length: attachment.length,
+            digest,
+            length,
             blob: Some(attachment.blob),
         };
         (name, hung)
@@ -433,6 +441,15 @@ impl Pieces for BlobPieces {
         Box::pin(async {
             let bytes = self.reading.read_at(self.offset).await?;
             self.offset += bytes.len() as u64;
+            Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
+        })
+    }
+}
+
+impl Pieces for Unpacking {
+    fn next(&mut self) -> Answering<'_, Option<Bytes>> {
+        Box::pin(async {
+            let bytes = Unpacking::next(self).await?;
             Ok(Some(bytes).filter(|bytes| !bytes.is_empty()))
         })
     }

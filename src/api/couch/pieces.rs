@@ -11,16 +11,10 @@ use data_encoding::BASE64;
 use crate::api::answer::{self, Source};
 use crate::api::error::Error;
 use crate::id::BlobId;
-use crate::node::{self, Blobs, Gunzip, Reading};
+use crate::node::{Blobs, Reading, Unpacking};
 
 /// Bytes of a group of base64.
 const GROUP: usize = 3;
-
-/// Bytes that are unpacked at once: of each may come a thousand.
-const PACKED_BYTES: usize = 1024;
-
-/// Bytes that come out before they are sent.
-const UNPACKED_BYTES: usize = 64 * 1024;
 
 /// A part of an answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -99,14 +93,16 @@ pub(super) struct Sending {
 
 /// A blob being sent.
 struct Open {
-    reading: Reading,
-    offset: u64,
-    gunzip: Option<Gunzip>,
-    /// What was read and not unpacked yet.
-    packed: Bytes,
+    bytes: Opened,
     encode: bool,
     /// What is too short to encode yet.
     left: Vec<u8>,
+}
+
+/// The bytes of a blob as they are sent.
+enum Opened {
+    AsKept { reading: Reading, offset: u64 },
+    Unpacked(Unpacking),
 }
 
 impl Sending {
@@ -139,11 +135,12 @@ impl Source for Sending {
                 Some(Piece::Text(text)) => return Ok(Some(Bytes::from(text))),
                 Some(Piece::Blob(blob, form)) => (blob, form),
             };
+            let reading = self.blobs.get(blob).await?;
             self.open = Some(Open {
-                reading: self.blobs.get(blob).await?,
-                offset: 0,
-                gunzip: form.unpacked.then(Gunzip::default),
-                packed: Bytes::new(),
+                bytes: match form.unpacked {
+                    true => Opened::Unpacked(Unpacking::new(reading)),
+                    false => Opened::AsKept { reading, offset: 0 },
+                },
                 encode: form.base64,
                 left: Vec::new(),
             });
@@ -153,10 +150,7 @@ impl Source for Sending {
 
 impl Open {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        let bytes = match self.gunzip.is_some() {
-            true => self.unpacked().await?,
-            false => self.read().await?,
-        };
+        let bytes = self.bytes.next().await?;
         if !self.encode {
             return Ok(Some(bytes).filter(|bytes| !bytes.is_empty()));
         }
@@ -171,37 +165,17 @@ impl Open {
     }
 }
 
-impl Open {
-    async fn read(&mut self) -> Result<Bytes, Error> {
-        let bytes = self.reading.read_at(self.offset).await?;
-        self.offset += bytes.len() as u64;
-        Ok(bytes)
-    }
-
-    /// The next bytes that come out; none at the end.
-    async fn unpacked(&mut self) -> Result<Bytes, Error> {
-        let mut out = Vec::new();
-        loop {
-            if self.packed.is_empty() {
-                self.packed = self.read().await?;
+impl Opened {
+    /// The next bytes; none at the end.
+    async fn next(&mut self) -> Result<Bytes, Error> {
+        Ok(match self {
+            Opened::AsKept { reading, offset } => {
+                let bytes = reading.read_at(*offset).await?;
+                *offset += bytes.len() as u64;
+                bytes
             }
-            let Some(gunzip) = &mut self.gunzip else {
-                return Ok(out.into());
-            };
-            if self.packed.is_empty() {
-                return Ok(out.into());
-            }
-            let piece = self.packed.split_to(PACKED_BYTES.min(self.packed.len()));
-            let unpacked = gunzip.push(&piece, &mut |bytes| out.extend_from_slice(bytes));
-            // It was unpacked once when it came in, and every read is compared with its digest.
-            unpacked.map_err(|error| node::Error::Invalid {
-                what: "attachment",
-                reason: error.to_string(),
-            })?;
-            if out.len() >= UNPACKED_BYTES {
-                return Ok(out.into());
-            }
-        }
+            Opened::Unpacked(unpacking) => unpacking.next().await?,
+        })
     }
 }
 
