@@ -20,6 +20,9 @@ as_root() {
     fi
 }
 
+# The version of the sources.
+version_of_sources() { sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$root/Cargo.toml"; }
+
 # need_packages NAME…: Debian packages, installed only when one is missing.
 need_packages() {
     local name missing=()

@@ -3,6 +3,7 @@
 Usage: image.py BOARD IMAGE WORK
 """
 
+import configparser
 import re
 import stat
 import struct
@@ -167,6 +168,32 @@ def slots(image):
         assert module.replace("-", "_") in there | built_in, f"no module {module}"
 
 
+def updates(image):
+    """What RAUC is told, whom it believes, and that it hears root alone."""
+    tree = image.tree()
+    settings = configparser.ConfigParser()
+    settings.read(tree / "etc/rauc/system.conf")
+    system = settings["system"]
+    assert system["compatible"] == f"refuge-{image.board}" and system["bundle-formats"] == "-plain", dict(system)
+    assert system["bootloader"] == "uboot" and system["activate-installed"] == "false", dict(system)
+    keyring = settings["keyring"]
+    assert keyring["check-purpose"] == "codesign" and keyring["check-crl"] == "true", dict(keyring)
+    trusted = (tree / keyring["path"].lstrip("/")).read_text()
+    assert "BEGIN CERTIFICATE" in trusted and "BEGIN X509 CRL" in trusted
+    # The slots, as the boot loader names them and the initramfs links them.
+    init = (ROOT / "board/common/init").read_text()
+    for number, name in enumerate("AB"):
+        slot = settings[f"slot.rootfs.{number}"]
+        assert slot["bootname"] == name and slot["type"] == "ext4"
+        assert f'ln -s "$(partition {number + 2})" {slot["device"]}\n' in init, slot["device"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*\n", (tree / "usr/share/refuge/version").read_text())
+    policies = [file for file in tree.rglob("dbus-1/system.d/*rauc*")]
+    assert len(policies) == 1 and '<policy context="default">\n    <deny' in policies[0].read_text(), policies
+    # The host's RAUC reads it as a box's does; unknown keys and names that appear twice are errors.
+    said = subprocess.run(["rauc", f"--conf={tree}/etc/rauc/system.conf", "info", "/nonexistent"], capture_output=True, text=True).stderr
+    assert "No such file" in said and "Failed to initialize" not in said, said
+
+
 def writable_places(image):
     """What init lays over exists in the root, and everything else a unit writes is memory."""
     tree = image.tree()
@@ -287,7 +314,7 @@ def size(image):
 
 def main():
     image = Image(*sys.argv[1:4])
-    for check in (layout, boot_state, boot_files, boot_loader, slots, writable_places, secrets, rights, sandbox, first_boot_file, wifi, size):
+    for check in (layout, boot_state, boot_files, boot_loader, slots, updates, writable_places, secrets, rights, sandbox, first_boot_file, wifi, size):
         check(image)
         print(f"ok {image.board}: {check.__name__}", flush=True)
 
