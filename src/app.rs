@@ -15,11 +15,12 @@ mod replicate;
 mod runtime;
 mod supervise;
 
+pub use crate::board::UpdaterStep;
 pub use boot::{Ready, confine, serve};
 pub use discover::discover;
 pub use outcome::Outcome;
 pub use place::{Access, Held, Place};
-pub use privileged::help;
+pub use privileged::{answer_about_updates, help, step_of_update};
 pub use processor::lacking_instructions;
 pub use replicate::replicate;
 pub use runtime::{harden, log, runtime};

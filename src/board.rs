@@ -19,6 +19,7 @@ mod profile;
 mod sensors;
 mod show;
 mod storage;
+mod update;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,13 +32,15 @@ use tokio_util::sync::CancellationToken;
 pub use error::Error;
 pub use privileged::{DISKS_FOLDER, HELPER_SOCKET, HelperOptions, help};
 pub use profile::Profile;
+pub use update::{UPDATER_SOCKET, UpdaterStep, answer as answer_about_updates, step as step_of_update};
 
 use self::button::{Button, Press, RECOVER_AFTER, STUCK_AFTER};
 use self::led::Pattern;
 use self::lines::{Contact, Light};
 use self::show::{Seen, Show, pattern_of};
 use self::storage::{Places, Storage};
-use crate::node::{self, Asked, Done, Node, Order};
+use self::update::Updating;
+use crate::node::{self, Asked, Done, Node, Order, Step, UpdateTrouble};
 
 /// How soon the light follows the state of the node.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -62,6 +65,8 @@ pub struct Options {
     pub sys: PathBuf,
     /// Where the helper is reached.
     pub helper: PathBuf,
+    /// Where what installs updates is reached.
+    pub updater: PathBuf,
 }
 
 impl Options {
@@ -72,6 +77,7 @@ impl Options {
             disks: DISKS_FOLDER.into(),
             sys: "/sys".into(),
             helper: HELPER_SOCKET.into(),
+            updater: UPDATER_SOCKET.into(),
         }
     }
 }
@@ -130,12 +136,19 @@ pub async fn run(opened: oneshot::Receiver<Node>, options: Options, shutdown: Ca
         helper: options.helper,
     };
     let (about_disks, orders) = mpsc::channel(ORDERS_MAX);
+    let (about_updates, update_orders) = mpsc::channel(1);
+    let updating = Updating::run(node.clone(), options.updater, update_orders);
+    let desks = Desks {
+        about_disks,
+        about_updates,
+    };
     let sensed = sense(node.clone(), options.sys, parts.title.clone());
     let disks = look_after_disks(Storage::new(node.clone(), places), orders, started);
     tokio::select! {
-        ended = parts.serve(&node, &about_disks, started, &shutdown) => ended,
+        ended = parts.serve(&node, &desks, started, &shutdown) => ended,
         // These go on for ever.
         () = disks => Ended::Shutdown,
+        () = updating => Ended::Shutdown,
         () = sensed => Ended::Shutdown,
     }
 }
@@ -183,6 +196,25 @@ async fn reset(node: &Node) -> Result<Done, node::Error> {
     asked
         .inspect_err(|error| tracing::error!(%error, "there will be no factory reset"))
         .map(|()| Done::Done)
+}
+
+/// Where orders go that take longer.
+struct Desks {
+    about_disks: mpsc::Sender<Asked>,
+    about_updates: mpsc::Sender<Asked>,
+}
+
+/// Whether something is being done to the box's system, or it is not judged yet.
+fn is_updating(node: &Node) -> bool {
+    let updates = node.board().updates();
+    updates.is_some_and(|updates| updates.step != Step::Idle)
+}
+
+/// Whoever is busy with another order says so.
+fn hand_over(desk: &mpsc::Sender<Asked>, asked: Asked) {
+    if let Err(refused) = desk.try_send(asked) {
+        refused.into_inner().answer(Err(node::Error::Busy));
+    }
 }
 
 /// What there is of the board's parts.
@@ -247,7 +279,7 @@ impl Parts {
     async fn serve(
         &mut self,
         node: &Node,
-        about_disks: &mpsc::Sender<Asked>,
+        desks: &Desks,
         started: Instant,
         shutdown: &CancellationToken,
     ) -> Ended {
@@ -261,7 +293,7 @@ impl Parts {
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                asked = next_of(&mut orders) => is_reset = self.obey(asked, node, about_disks, started.elapsed()).await,
+                asked = next_of(&mut orders) => is_reset = self.obey(asked, node, desks, started.elapsed()).await,
                 () = self.wait(started + turn.next) => {}
             }
         }
@@ -297,6 +329,7 @@ impl Parts {
             state: report.state,
             is_claimed: node.claim().is_claimed(),
             is_busy: before != stored_bytes && before != 0,
+            is_updating: is_updating(node),
         }
     }
 
@@ -308,13 +341,7 @@ impl Parts {
     }
 
     /// Does an order; says whether it was one to reset.
-    async fn obey(
-        &mut self,
-        asked: Asked,
-        node: &Node,
-        about_disks: &mpsc::Sender<Asked>,
-        now: Duration,
-    ) -> bool {
+    async fn obey(&mut self, asked: Asked, node: &Node, desks: &Desks, now: Duration) -> bool {
         match asked.order {
             Order::Identify => {
                 self.identify(now);
@@ -328,9 +355,15 @@ impl Parts {
                 is_reset
             }
             Order::Disks | Order::Adopt(_) | Order::Eject(_) | Order::Move { .. } => {
-                if let Err(refused) = about_disks.try_send(asked) {
-                    refused.into_inner().answer(Err(node::Error::Busy));
-                }
+                hand_over(&desks.about_disks, asked);
+                false
+            }
+            Order::Install(_) | Order::Rollback if is_updating(node) => {
+                asked.answer(Err(UpdateTrouble::Busy.into()));
+                false
+            }
+            Order::Install(_) | Order::Rollback => {
+                hand_over(&desks.about_updates, asked);
                 false
             }
         }

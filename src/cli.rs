@@ -26,6 +26,7 @@ mod snapshots;
 mod spec;
 mod store;
 mod token;
+mod update;
 mod verify;
 
 use std::io;
@@ -88,6 +89,7 @@ enum Work {
     Store(store::Args),
     Db(db::Args),
     Token(token::Args),
+    Update(update::Args),
     Completions(manual::CompletionsArgs),
     Man(manual::ManArgs),
 }
@@ -155,6 +157,7 @@ fn perform(work: Work, session: &mut Session) -> anyhow::Result<Exit> {
         Work::Store(args) => store::run(args, session),
         Work::Db(args) => db::run(args, session),
         Work::Token(args) => token::run(args, session),
+        Work::Update(args) => update::run(args, session),
         Work::Completions(args) => manual::completions(args, session),
         Work::Man(args) => manual::man(args, session),
     }

@@ -11,6 +11,7 @@ mod name;
 mod node;
 mod rev;
 mod seq;
+mod version;
 
 pub use account::{AccountName, AccountNameError, HexIdError, TokenId, UploadId};
 pub use blob::{BlobAddress, BlobId, BlobIdError, Sha256Id};
@@ -25,3 +26,4 @@ pub use name::{NameError, RefName, SecretName, StoreName};
 pub use node::{NodeId, NodeIdError};
 pub use rev::{Rev, RevError, RevHash};
 pub use seq::{DbUuid, Seq, SeqError};
+pub use version::{Version, VersionError};

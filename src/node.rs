@@ -37,7 +37,9 @@ mod session;
 mod start_over;
 mod stores;
 mod token;
+mod trial;
 mod unpacking;
+mod update;
 mod upload;
 
 use std::path::PathBuf;
@@ -78,6 +80,7 @@ pub use start_over::forget_owner;
 pub use stores::{BackendSettings, MoveInfo, RemoveOptions, StoreInfo, StoreSettings, Stores};
 pub use token::{NewToken, TokenInfo, TokenRequest, Tokens};
 pub use unpacking::Unpacking;
+pub use update::{Installation, Outcome, Progress, Slot, Step, UpdateTrouble, Updates};
 pub use upload::{
     Appending, NewUpload, UPLOAD_EXPIRY, UPLOAD_METADATA_BYTES_MAX, UPLOAD_PARTS_MAX, UPLOADS_BYTES_MAX,
     UPLOADS_MAX, UploadInfo, Uploads,

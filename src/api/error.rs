@@ -217,6 +217,7 @@ fn node_outcome(error: &node::Error) -> (StatusCode, &'static str) {
         node::Error::ReadOnly { .. } => (StatusCode::SERVICE_UNAVAILABLE, "read_only"),
         node::Error::Offline { .. } => (StatusCode::SERVICE_UNAVAILABLE, "offline"),
         node::Error::Disk(trouble) => disk_outcome(trouble),
+        node::Error::Update(trouble) => update_outcome(trouble),
         node::Error::Folder(_) => (StatusCode::INTERNAL_SERVER_ERROR, "data_folder"),
         node::Error::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     }
@@ -232,6 +233,21 @@ fn disk_outcome(trouble: &node::DiskTrouble) -> (StatusCode, &'static str) {
         node::DiskTrouble::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         node::DiskTrouble::Failed { .. } | node::DiskTrouble::NoHelper { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "disk_failed")
+        }
+    }
+}
+
+/// The code of why an update is not installed is in `/api/update` as well.
+pub(super) fn update_outcome(trouble: &node::UpdateTrouble) -> (StatusCode, &'static str) {
+    match trouble {
+        node::UpdateTrouble::Busy => (StatusCode::CONFLICT, "update_under_way"),
+        node::UpdateTrouble::NoSpace { .. } => (StatusCode::INSUFFICIENT_STORAGE, "no_space"),
+        node::UpdateTrouble::Bundle { .. } => (StatusCode::CONFLICT, "bad_bundle"),
+        node::UpdateTrouble::OtherBoard { .. } => (StatusCode::CONFLICT, "other_board"),
+        node::UpdateTrouble::Older { .. } => (StatusCode::CONFLICT, "older_version"),
+        node::UpdateTrouble::NothingBefore => (StatusCode::CONFLICT, "nothing_before"),
+        node::UpdateTrouble::Failed { .. } | node::UpdateTrouble::NoHelper { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "update_failed")
         }
     }
 }

@@ -8,6 +8,7 @@ mod board;
 mod browse;
 mod home;
 mod tokens;
+mod update;
 
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -18,6 +19,7 @@ pub(super) use board::{adopt, board, eject, identify, move_store, reset};
 pub(super) use browse::browse;
 pub(super) use home::{claim, home, sign_in, sign_out};
 pub(super) use tokens::{add_token, revoke_token, tokens};
+pub(super) use update::{install_update, roll_back};
 
 use super::answer;
 use super::error::Error;

@@ -63,6 +63,7 @@ fn of_node(error: &node::Error) -> Outcome {
         node::Error::Conflict { .. }
         | node::Error::Offline { .. }
         | node::Error::Disk(_)
+        | node::Error::Update(_)
         | node::Error::Incomplete { .. }
         | node::Error::Offset { .. }
         | node::Error::TooLarge { .. } => Outcome::Failed,

@@ -23,6 +23,9 @@ pub enum Error {
     /// The connection to the helper ended early, or what came over it is no command.
     #[error("the connection ended: {0}")]
     Helper(#[source] io::Error),
+    /// A step of a start that an update needs was not done.
+    #[error(transparent)]
+    Update(crate::node::UpdateTrouble),
     /// A light or a button is not there, or not for this user.
     #[error("{}: {source}", path.display())]
     Device {

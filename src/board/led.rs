@@ -19,6 +19,8 @@ pub(super) enum Pattern {
     Busy,
     /// All is well, and it waits for its owner.
     Unclaimed,
+    /// Its system is being updated: leave it on.
+    Updating,
     /// Someone should look.
     Degraded,
     /// Nothing can be stored.
@@ -36,6 +38,7 @@ fn steps(pattern: Pattern) -> &'static [u8] {
         Pattern::Ready => b"#",
         Pattern::Busy => b"#######.",
         Pattern::Unclaimed => b"########........",
+        Pattern::Updating => b"######..##..",
         Pattern::Degraded => b"#.#.............",
         Pattern::Failed => b"#.#.#...",
         Pattern::Identify => b"#.#.#.#.####....",
@@ -64,11 +67,12 @@ impl Pattern {
 mod tests {
     use super::*;
 
-    const ALL: [Pattern; 8] = [
+    const ALL: [Pattern; 9] = [
         Pattern::Starting,
         Pattern::Ready,
         Pattern::Busy,
         Pattern::Unclaimed,
+        Pattern::Updating,
         Pattern::Degraded,
         Pattern::Failed,
         Pattern::Identify,

@@ -26,12 +26,14 @@ pub(super) struct Seen {
     pub(super) state: HealthState,
     pub(super) is_claimed: bool,
     pub(super) is_busy: bool,
+    pub(super) is_updating: bool,
 }
 
 /// What that looks like.
 pub(super) fn pattern_of(seen: Seen) -> Pattern {
     match seen.state {
         HealthState::ReadOnly => Pattern::Failed,
+        HealthState::Ready | HealthState::Degraded if seen.is_updating => Pattern::Updating,
         HealthState::Degraded => Pattern::Degraded,
         HealthState::Ready if !seen.is_claimed => Pattern::Unclaimed,
         HealthState::Ready if seen.is_busy => Pattern::Busy,
@@ -127,6 +129,7 @@ mod tests {
                 state,
                 is_claimed,
                 is_busy,
+                is_updating: false,
             })
         };
         assert_eq!(shown(HealthState::Ready, true, false), Pattern::Ready);
@@ -134,5 +137,15 @@ mod tests {
         assert_eq!(shown(HealthState::Ready, false, true), Pattern::Unclaimed);
         assert_eq!(shown(HealthState::Degraded, false, true), Pattern::Degraded);
         assert_eq!(shown(HealthState::ReadOnly, true, true), Pattern::Failed);
+        let updating = |state| {
+            pattern_of(Seen {
+                state,
+                is_claimed: true,
+                is_busy: true,
+                is_updating: true,
+            })
+        };
+        assert_eq!(updating(HealthState::Degraded), Pattern::Updating);
+        assert_eq!(updating(HealthState::ReadOnly), Pattern::Failed);
     }
 }

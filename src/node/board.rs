@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::disk::Disk;
 use super::error::{Error, Refusal};
 use super::health::Health;
+use super::update::{Installation, Outcome, Updates};
 use crate::id::{DiskError, DiskName, DiskSerial, StoreName};
 
 /// Orders that wait; a person gives one at a time.
@@ -36,6 +37,10 @@ pub enum Order {
         /// Where to; where it is already, a move that is under way ends.
         to: MoveTo,
     },
+    /// Install a bundle and start from it; done when it is under way.
+    Install(Installation),
+    /// Start from what ran before; done when that is under way.
+    Rollback,
 }
 
 /// Where a store can move to: as text `card`, or the name of a disk.
@@ -166,6 +171,8 @@ struct Inner {
     untaken: Mutex<Option<mpsc::Receiver<Asked>>>,
     /// What the hardware said last.
     hardware: Mutex<Option<Hardware>>,
+    /// What is known of the box's system.
+    updates: Mutex<Option<Updates>>,
     health: Health,
 }
 
@@ -185,6 +192,7 @@ impl Board {
                 orders,
                 untaken: Mutex::new(Some(untaken)),
                 hardware: Mutex::default(),
+                updates: Mutex::default(),
                 health,
             }),
         }
@@ -208,6 +216,25 @@ impl Board {
             .hardware
             .lock()
             .expect("no thread panics while it holds what the hardware said")
+    }
+
+    /// Takes note of how the box's system is; the node's health says what did not stay.
+    pub fn tell_updates(&self, updates: Updates) {
+        let found = updates.last.as_ref().and_then(Outcome::finding);
+        self.inner.health.note("update", found);
+        *self.updates_said() = Some(updates);
+    }
+
+    /// How the box's system is; `None` where nothing updates it.
+    pub fn updates(&self) -> Option<Updates> {
+        self.updates_said().clone()
+    }
+
+    fn updates_said(&self) -> std::sync::MutexGuard<'_, Option<Updates>> {
+        self.inner
+            .updates
+            .lock()
+            .expect("no thread panics while it holds what is known of updates")
     }
 
     /// Where orders come out, for the board edge; `None` where one took it already. Once it is dropped, orders are refused.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::disk::DiskTrouble;
+use super::update::UpdateTrouble;
 use crate::id::{BlobId, StoreName};
 use crate::{blanket, coffer, db, durable, files};
 
@@ -116,6 +117,9 @@ pub enum Error {
     /// A disk is not what was asked of it.
     #[error(transparent)]
     Disk(#[from] DiskTrouble),
+    /// The box's system is not updated.
+    #[error(transparent)]
+    Update(#[from] UpdateTrouble),
     /// The data folder cannot be opened.
     #[error(transparent)]
     Folder(#[from] FolderError),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 
 use super::clock::{Clock, from_unix_s};
 use super::error::Error;
@@ -36,6 +36,8 @@ pub(super) enum LogKind {
     TokenRevoked,
     /// The database was damaged and set aside.
     DatabaseSetAside,
+    /// A new version of the box's system runs.
+    Updated,
 }
 
 /// An entry of the log.
@@ -81,6 +83,7 @@ impl LogKind {
             LogKind::TokenAdded => "token_added",
             LogKind::TokenRevoked => "token_revoked",
             LogKind::DatabaseSetAside => "database_set_aside",
+            LogKind::Updated => "updated",
         }
     }
 }
@@ -115,28 +118,46 @@ impl SecurityLog {
             .await
     }
 
+    /// Writes an entry about `subject`. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error::Internal`], [`Error::NoSpace`], [`Error::ReadOnly`]: where the log matters more than what it is about.
+    pub(super) async fn record(&self, kind: LogKind, subject: String) -> Result<(), Error> {
+        let at_s = self.clock.unix_s();
+        let insert = move |tx: &Transaction<'_>| {
+            let about = About {
+                subject: Some(&subject),
+                ..About::default()
+            };
+            insert(tx, at_s, kind, &about)
+        };
+        self.db.write(insert).await
+    }
+
     /// Writes an entry. Blocking. A log that cannot be written does not stop what it is about.
     pub(super) fn write(&self, kind: LogKind, about: &About<'_>) {
         let at_s = self.clock.unix_s();
-        let written = self.db.write_blocking(|tx| -> Result<(), Error> {
-            tx.execute(
-                "INSERT INTO security_log (at_s, kind, account, address, subject) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![
-                    at_s,
-                    kind.name(),
-                    about.account.map(AccountName::as_str),
-                    about.address.map(|address| address.to_string()),
-                    about.subject,
-                ],
-            )?;
-            tx.execute(
-                "DELETE FROM security_log WHERE id <= (SELECT max(id) FROM security_log) - ?1",
-                [LOG_ENTRIES_MAX],
-            )?;
-            Ok(())
-        });
+        let written = self.db.write_blocking(|tx| insert(tx, at_s, kind, about));
         if let Err(error) = written {
             tracing::warn!(%error, kind = kind.name(), "the security log could not be written");
         }
     }
+}
+
+fn insert(tx: &Transaction<'_>, at_s: i64, kind: LogKind, about: &About<'_>) -> Result<(), Error> {
+    tx.execute(
+        "INSERT INTO security_log (at_s, kind, account, address, subject) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            at_s,
+            kind.name(),
+            about.account.map(AccountName::as_str),
+            about.address.map(|address| address.to_string()),
+            about.subject,
+        ],
+    )?;
+    tx.execute(
+        "DELETE FROM security_log WHERE id <= (SELECT max(id) FROM security_log) - ?1",
+        [LOG_ENTRIES_MAX],
+    )?;
+    Ok(())
 }

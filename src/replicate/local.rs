@@ -471,6 +471,7 @@ impl From<node::Error> for Failure {
             node::Error::Incomplete { .. }
             | node::Error::Invalid { .. }
             | node::Error::TooLarge { .. }
+            | node::Error::Update(_)
             | node::Error::Folder(_)
             | node::Error::Internal(_) => Trouble::Fatal,
         };

@@ -137,6 +137,7 @@ impl BoxWithDisks {
             disks: at("disks"),
             sys: at("sys"),
             helper: at("helper"),
+            updater: at("updater"),
         };
         runtime.spawn(board::run(told, board, shutdown.clone()));
         assert!(opened.send(node.clone()).is_ok());

@@ -24,7 +24,7 @@ pub(in crate::api) async fn home(call: Call) -> Result<Response, Error> {
         return Ok(answer::page(StatusCode::OK, landing(&call)));
     }
     if call.caller.is_known() {
-        let page = overview(&call).await?;
+        let page = overview(&call, &Notice::Nothing).await?;
         return Ok(answer::page(StatusCode::OK, page));
     }
     let page = welcome(&call, &Notice::Nothing, "");
@@ -188,7 +188,8 @@ pub(in crate::api) async fn sign_out(call: Call) -> Result<Response, Error> {
     Ok(response)
 }
 
-async fn overview(call: &Call) -> Result<Markup, Error> {
+/// The page of those who are signed in.
+pub(super) async fn overview(call: &Call, notice: &Notice) -> Result<Markup, Error> {
     let may_read = call.caller.may(Scope::Read);
     let stores = if may_read {
         call.node().stores().list()
@@ -208,9 +209,9 @@ async fn overview(call: &Call) -> Result<Markup, Error> {
         (state_card(call, &stores))
         @if may_read { (refs_card(&refs)) }
         @if call.caller.may(Scope::Ingest) { (upload_card()) }
-        @if may_read { (stores_card(&stores)) (peers_card(&call.node().peers().list())) }
+        @if may_read { (super::update::card(call)) (stores_card(&stores)) (peers_card(&call.node().peers().list())) }
     };
-    Ok(framed(call, Place::Home, "Overview", &Notice::Nothing, &content))
+    Ok(framed(call, Place::Home, "Overview", notice, &content))
 }
 
 fn state_card(call: &Call, stores: &[StoreInfo]) -> Markup {

@@ -1,0 +1,378 @@
+//! What root does about updates: a short list of commands of the node, and three steps of a start.
+//!
+//! | step of a start | when |
+//! |---|---|
+//! | [`UpdaterStep::Start`] | before the node: writes down what came of a trial whose slot does not run |
+//! | [`UpdaterStep::Judge`] | beside the node, on trial only: waits until the system has proved itself, or goes back |
+//! | [`UpdaterStep::Settled`] | after the slot has its attempts back: the trial is over |
+//!
+//! A bundle is copied, as it comes, into a folder that only root can open; there it is looked at, and from there it is installed.
+//! So nobody changes it in between (security row S23).
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::sys::statvfs::statvfs;
+
+use super::judge::{Judge, Seen, Verdict};
+use super::record::{Record, Start, Trial};
+use super::system::{Bundle, System, failed};
+use super::wire::{Answer, Command, LINE_BYTES_MAX, line};
+use crate::board::error::Error;
+use crate::id::Version;
+use crate::node::{Slot, UpdateTrouble};
+
+/// Whoever connects sends its line, and then each piece of a bundle, within that time.
+const SENT_WITHIN: Duration = Duration::from_secs(60);
+
+/// A slot holds less.
+const BUNDLE_BYTES_MAX: u64 = 224 * 1024 * 1024;
+
+/// What stays free beside a bundle, in bytes: the node's own writes go on meanwhile.
+const FREE_BYTES_LEFT: u64 = 16 * 1024 * 1024;
+
+/// Bytes of a bundle that are held at once.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// How soon a system that is on trial is looked at again.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What is done at a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdaterStep {
+    /// Before the node.
+    Start,
+    /// Beside the node.
+    Judge,
+    /// After the slot was marked good.
+    Settled,
+}
+
+/// Answers one command of the node that runs as `user`.
+///
+/// # Errors
+/// [`Error::Stranger`] for whoever may not ask, who gets no answer; [`Error::Helper`] where the connection ends early.
+pub fn answer(connection: UnixStream, user: u32) -> Result<(), Error> {
+    answer_for(connection, user, &System::default())
+}
+
+/// Does a step of a start.
+///
+/// # Errors
+/// [`Error::Update`]: what keeps it from being done, or that the system is given up.
+pub fn step(step: UpdaterStep) -> Result<(), Error> {
+    step_of(&System::default(), step).map_err(Error::Update)
+}
+
+pub(super) fn step_of(system: &System, step: UpdaterStep) -> Result<(), UpdateTrouble> {
+    match step {
+        UpdaterStep::Start => start(system),
+        UpdaterStep::Judge => judge(system),
+        UpdaterStep::Settled => settled(system),
+    }
+}
+
+pub(super) fn answer_for(connection: UnixStream, user: u32, system: &System) -> Result<(), Error> {
+    let peer = getsockopt(&connection, PeerCredentials).map_err(|error| Error::Helper(error.into()))?;
+    if peer.uid() != 0 && peer.uid() != user {
+        return Err(Error::Stranger { user: peer.uid() });
+    }
+    let begun = || -> io::Result<_> {
+        connection.set_read_timeout(Some(SENT_WITHIN))?;
+        let mut from = BufReader::new(connection.try_clone()?);
+        let mut line = String::new();
+        (&mut from).take(LINE_BYTES_MAX).read_line(&mut line)?;
+        let command =
+            serde_json::from_str(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok((from, command))
+    };
+    let (mut from, command) = begun().map_err(Error::Helper)?;
+    tracing::info!(?command, "asked");
+    // Whoever asked may have gone; what was begun is done all the same.
+    let tell = |answer: Answer| (&connection).write_all(&line(&answer));
+    let done = perform(command, system, &mut from, &mut |answer| {
+        if let Err(error) = tell(answer) {
+            tracing::debug!(%error, "nobody hears how far it is");
+        }
+    });
+    if let Err(trouble) = &done {
+        tracing::warn!(%trouble, "not done");
+    }
+    let last = done.unwrap_or_else(|trouble| Answer::Trouble { trouble });
+    tell(last).map_err(Error::Helper)
+}
+
+fn perform(
+    command: Command,
+    system: &System,
+    from: &mut impl Read,
+    tell: &mut impl FnMut(Answer),
+) -> Result<Answer, UpdateTrouble> {
+    match command {
+        Command::State => state(system),
+        Command::Install {
+            size_bytes,
+            may_be_older,
+        } => {
+            let _alone = alone(system)?;
+            let receive = |file: &Path, tell: &mut dyn FnMut(Answer)| {
+                tell(Answer::Ready);
+                receive(file, size_bytes, from)
+            };
+            install(system, size_bytes, may_be_older, receive, tell)
+        }
+        Command::Rollback => {
+            let _alone = alone(system)?;
+            roll_back(system)
+        }
+        Command::Examined { reasons } => system.keep_examined(&reasons).map(|()| Answer::Done),
+    }
+}
+
+fn state(system: &System) -> Result<Answer, UpdateTrouble> {
+    let slot = system.slot()?;
+    let record = system.record();
+    let (record, is_on_trial) = match record.start(slot) {
+        Start::Usual => (record, false),
+        Start::OnTrial(_) => (record, true),
+        Start::Back(told) => (told, false),
+    };
+    Ok(Answer::State {
+        running: system.version()?,
+        slot,
+        is_on_trial,
+        last: record.last().cloned(),
+        before: record.before().cloned(),
+    })
+}
+
+/// Held while something is changed. Whoever comes second is told so.
+fn alone(system: &System) -> Result<File, UpdateTrouble> {
+    let path = system.run.join("update.lock");
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path);
+    let lock = opened.map_err(|error| failed(&path.display(), &error))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(_) => Err(UpdateTrouble::Busy),
+    }
+}
+
+/// What is written down, and the slot that runs, where nothing is on trial.
+fn judged(system: &System) -> Result<(Record, Slot), UpdateTrouble> {
+    let slot = system.slot()?;
+    let record = system.record();
+    match record.start(slot) {
+        Start::Usual => Ok((record, slot)),
+        Start::Back(told) => Ok((told, slot)),
+        Start::OnTrial(_) => Err(UpdateTrouble::Busy),
+    }
+}
+
+fn install(
+    system: &System,
+    size_bytes: u64,
+    may_be_older: bool,
+    receive: impl FnOnce(&Path, &mut dyn FnMut(Answer)) -> io::Result<()>,
+    tell: &mut impl FnMut(Answer),
+) -> Result<Answer, UpdateTrouble> {
+    let (record, slot) = judged(system)?;
+    let running = system.version()?;
+    system.make_folder()?;
+    let staged = Staged::new(&system.folder);
+    has_room(&system.folder, size_bytes)?;
+    receive(&staged.0, tell).map_err(|error| failed(&"transfer", &error))?;
+    tell(Answer::Checking);
+    let bundle = system.check(&staged.0)?;
+    fits(&bundle, &running, &system.compatible()?, may_be_older)?;
+    let record = record.overwriting();
+    system.write_down(&record)?;
+    system.install(&staged.0, |percent| tell(Answer::Installing { percent }))?;
+    drop(staged);
+    let trial = Trial {
+        slot: slot.other(),
+        version: bundle.version,
+        from: running,
+        lan_answered: system.gateway_answers(),
+        is_armed: false,
+        reasons: Vec::new(),
+    };
+    begin(system, record, trial)
+}
+
+fn roll_back(system: &System) -> Result<Answer, UpdateTrouble> {
+    let (record, slot) = judged(system)?;
+    let version = record.before().cloned().ok_or(UpdateTrouble::NothingBefore)?;
+    let trial = Trial {
+        slot: slot.other(),
+        version,
+        from: system.version()?,
+        lan_answered: system.gateway_answers(),
+        is_armed: false,
+        reasons: Vec::new(),
+    };
+    begin(system, record, trial)
+}
+
+/// Starts the system that is to prove itself: written down first, then told to the boot loader, then written down that it was.
+fn begin(system: &System, record: Record, trial: Trial) -> Result<Answer, UpdateTrouble> {
+    let slot = trial.slot;
+    let record = record.trying(trial.clone());
+    system.write_down(&record)?;
+    system.prefer(slot)?;
+    system.write_down(&record.trying(Trial {
+        is_armed: true,
+        ..trial
+    }))?;
+    system.restart()?;
+    Ok(Answer::Restarting)
+}
+
+/// Whether the bundle is for this box, and newer than what runs.
+fn fits(bundle: &Bundle, running: &Version, own: &str, may_be_older: bool) -> Result<(), UpdateTrouble> {
+    if bundle.compatible != own {
+        return Err(UpdateTrouble::OtherBoard {
+            compatible: bundle.compatible.clone(),
+            own: own.to_owned(),
+        });
+    }
+    if bundle.version <= *running && !may_be_older {
+        return Err(UpdateTrouble::Older {
+            version: bundle.version.clone(),
+            running: running.clone(),
+        });
+    }
+    Ok(())
+}
+
+fn has_room(folder: &Path, size_bytes: u64) -> Result<(), UpdateTrouble> {
+    if size_bytes > BUNDLE_BYTES_MAX {
+        return Err(UpdateTrouble::Bundle {
+            reason: format!("it has {size_bytes} bytes, more than a slot"),
+        });
+    }
+    let found = statvfs(folder).map_err(|error| failed(&"statvfs", &error))?;
+    let free_bytes = u64::from(found.blocks_available()) * u64::from(found.fragment_size());
+    let needed_bytes = size_bytes + FREE_BYTES_LEFT;
+    match needed_bytes <= free_bytes {
+        true => Ok(()),
+        false => Err(UpdateTrouble::NoSpace {
+            needed_bytes,
+            free_bytes,
+        }),
+    }
+}
+
+/// Where a bundle waits. Removed when dropped, and before the next one where a cut left it.
+struct Staged(PathBuf);
+
+impl Staged {
+    fn new(folder: &Path) -> Staged {
+        Staged(folder.join("bundle.raucb"))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "a bundle stays behind");
+        }
+    }
+}
+
+fn receive(file: &Path, size_bytes: u64, from: &mut impl Read) -> io::Result<()> {
+    let mut staged = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file)?;
+    let mut left = size_bytes;
+    let mut piece = vec![0; PIECE_BYTES];
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        let read = from.read(&mut piece[..most])?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        staged.write_all(&piece[..read])?;
+        left -= read as u64;
+    }
+    Ok(())
+}
+
+fn start(system: &System) -> Result<(), UpdateTrouble> {
+    let slot = system.slot()?;
+    match system.record().start(slot) {
+        Start::Usual => Ok(()),
+        Start::OnTrial(trial) => {
+            tracing::info!(version = %trial.version, "this system is on trial");
+            Ok(())
+        }
+        Start::Back(record) => {
+            if let Some(last) = record.last() {
+                tracing::warn!(version = %last.version, reasons = ?last.reasons, "the box went back");
+            }
+            // The boot loader's order still names the slot that failed first.
+            system.give_up(slot.other())?;
+            system.write_down(&record)
+        }
+    }
+}
+
+fn judge(system: &System) -> Result<(), UpdateTrouble> {
+    let record = system.record();
+    let Start::OnTrial(trial) = record.start(system.slot()?) else {
+        return Ok(());
+    };
+    let reasons = match watch(system, trial.lan_answered) {
+        Ok(()) => return Ok(()),
+        Err(reasons) => reasons,
+    };
+    tracing::error!(?reasons, "this system is given up");
+    system.write_down(&record.given_up(reasons.clone()))?;
+    system.give_up(trial.slot)?;
+    system.restart()?;
+    Err(failed(&"judge", &reasons.join("; ")))
+}
+
+/// Looks until there is a verdict; the reasons where it is a bad one.
+fn watch(system: &System, lan_answered: bool) -> Result<(), Vec<String>> {
+    let began = Instant::now();
+    let mut judge = Judge::new(lan_answered);
+    loop {
+        let seen = Seen {
+            examined: system.examined(),
+            endings: system.endings(),
+            lan_answers: lan_answered && system.gateway_answers(),
+        };
+        match judge.look(seen, began.elapsed()) {
+            Verdict::Wait => sleep(LOOK_EVERY),
+            Verdict::Good => return Ok(()),
+            Verdict::Bad(reasons) => return Err(reasons),
+        }
+    }
+}
+
+fn settled(system: &System) -> Result<(), UpdateTrouble> {
+    let slot = system.slot()?;
+    let record = system.record();
+    match record.start(slot) {
+        Start::OnTrial(trial) => {
+            tracing::info!(version = %trial.version, "this system is good");
+            system.write_down(&record.proved(slot))
+        }
+        Start::Usual | Start::Back(_) => Ok(()),
+    }
+}

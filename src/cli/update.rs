@@ -1,0 +1,347 @@
+//! `refuge update`: brings a box to another version of its system.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::{Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+use super::Session;
+use super::exit::{Exit, Failure};
+use super::output::{bytes, is_watched, note};
+use super::place::PlaceArgs;
+use crate::app::{self, Held, Place, UpdaterStep};
+use crate::http::{Client, Method, Request};
+use crate::id::{BlobAddress, BlobId, StoreName};
+use crate::node::Class;
+
+/// Read from the bundle at once, in bytes.
+const READ_BYTES: usize = 512 * 1024;
+
+/// How often the box is asked how far it is.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// A box that has not said by then what came of an update is not waited for any longer: three starts that fail, and the way back.
+const DONE_WITHIN: Duration = Duration::from_secs(20 * 60);
+
+/// Update the system of a box
+#[derive(clap::Args)]
+#[command(after_help = "\
+Example:
+  refuge update install refuge-raspberrypi-0.2.0.raucb --node https://192.168.1.5
+  refuge update status --node https://192.168.1.5
+  refuge update rollback --node https://192.168.1.5
+
+The new version goes beside the one that runs; the box restarts, looks whether its data is well, and goes back by
+itself where it is not.")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install a bundle, restart the box and wait until the new version was judged
+    Install {
+        /// The bundle: a file, or the id of a blob that the box has
+        #[arg(value_name = "FILE|ID")]
+        bundle: String,
+        /// Also where it is no newer than what runs
+        #[arg(long)]
+        allow_older: bool,
+        /// Do not wait until the box is back
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Say which version runs, how far an update is and what came of the last one
+    Status {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Restart with the version that ran before, and wait until it was judged
+    Rollback {
+        /// Do not wait until the box is back
+        #[arg(long)]
+        no_wait: bool,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Do what needs root for the node, as the service manager starts it
+    #[command(hide = true)]
+    Updater {
+        /// The user that the node runs as
+        #[arg(long, value_name = "NAME", default_value = "refuge")]
+        user: String,
+    },
+    /// A step of a start, as the service manager does it
+    #[command(hide = true)]
+    Step {
+        /// Which
+        step: StepName,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum StepName {
+    Start,
+    Judge,
+    Settled,
+}
+
+#[derive(Serialize)]
+struct Install {
+    store: StoreName,
+    blob: BlobId,
+    allow_older: bool,
+}
+
+/// What the box says of its system.
+#[derive(Serialize, Deserialize)]
+struct Status {
+    running: String,
+    slot: String,
+    step: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<Progress>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<Refused>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<Last>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Progress {
+    done: u64,
+    total: u64,
+    rate: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_s: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Refused {
+    error: String,
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Last {
+    version: String,
+    good: bool,
+    reasons: Vec<String>,
+}
+
+pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
+    match args.command {
+        Command::Install {
+            bundle,
+            allow_older,
+            no_wait,
+            place,
+        } => install(&bundle, allow_older, no_wait, &place, session),
+        Command::Status { place } => {
+            let status = status(client(&place.open(session, false)?)?)?;
+            session.output.result(&status, || said(&status))?;
+            Ok(Exit::Done)
+        }
+        Command::Rollback { no_wait, place } => {
+            let place = place.open(session, false)?;
+            client(&place)?.send(Request::new(Method::POST, "/api/update/rollback"))?;
+            match no_wait {
+                true => Ok(Exit::Done),
+                false => wait(client(&place)?, session),
+            }
+        }
+        Command::Updater { user } => {
+            app::answer_about_updates(&user)?;
+            Ok(Exit::Done)
+        }
+        Command::Step { step } => {
+            app::step_of_update(match step {
+                StepName::Start => UpdaterStep::Start,
+                StepName::Judge => UpdaterStep::Judge,
+                StepName::Settled => UpdaterStep::Settled,
+            })?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// A folder has no system of its own.
+fn client(place: &Place) -> anyhow::Result<&Client> {
+    match &place.held {
+        Held::Node(client) => Ok(client),
+        Held::Folder(_) => {
+            Err(Failure::new(Exit::Usage, "a box is updated over the network: give --node URL").into())
+        }
+    }
+}
+
+fn install(
+    bundle: &str,
+    allow_older: bool,
+    no_wait: bool,
+    place: &PlaceArgs,
+    session: &mut Session,
+) -> anyhow::Result<Exit> {
+    let (store, place) = (place.store.clone(), place.open(session, false)?);
+    let client = client(&place)?;
+    // Not before it is known that the box can be updated.
+    status(client)?;
+    let (blob, is_ours) = match bundle.parse::<BlobAddress>() {
+        Ok(address) => {
+            let found = session.runtime.block_on(place.store.resolve(address))?;
+            let blob =
+                found.ok_or_else(|| Failure::new(Exit::Missing, format!("there is no blob {address}")))?;
+            (blob, false)
+        }
+        Err(_) => send(&PathBuf::from(bundle), &place, session)?,
+    };
+    let body = Install {
+        store,
+        blob,
+        allow_older,
+    };
+    client.send(Request::new(Method::POST, "/api/update/install").json(&body))?;
+    if no_wait {
+        return Ok(Exit::Done);
+    }
+    let exit = wait(client, session)?;
+    if is_ours {
+        session.runtime.block_on(place.store.delete(vec![blob]))?;
+    }
+    Ok(exit)
+}
+
+/// Puts the bundle into the box's store, and says whether it was not there.
+fn send(path: &PathBuf, place: &Place, session: &Session) -> anyhow::Result<(BlobId, bool)> {
+    let unreadable =
+        |error: std::io::Error| Failure::new(Exit::Usage, format!("{}: {error}", path.display()));
+    let mut file = File::open(path).map_err(unreadable)?;
+    note(&format!(
+        "sending {}",
+        bytes(file.metadata().map_err(unreadable)?.len())
+    ));
+    let put = session.runtime.block_on(async {
+        let mut receiver = place.store.receive(Class::Pinned, None);
+        let mut piece = vec![0; READ_BYTES];
+        loop {
+            let read = file.read(&mut piece).map_err(unreadable)?;
+            if read == 0 {
+                return anyhow::Ok(receiver.finish().await?);
+            }
+            receiver.write(Bytes::copy_from_slice(&piece[..read])).await?;
+        }
+    })?;
+    Ok((put.id, put.fresh))
+}
+
+fn status(client: &Client) -> anyhow::Result<Status> {
+    Ok(client.json(Request::new(Method::GET, "/api/update"))?)
+}
+
+/// Tells how far the box is until it is back and judged; fails where the new version did not stay.
+fn wait(client: &Client, session: &mut Session) -> anyhow::Result<Exit> {
+    let bar = match is_watched() {
+        true => ProgressBar::new_spinner().with_style(
+            ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}").expect("a template of known keys"),
+        ),
+        false => ProgressBar::hidden(),
+    };
+    let (began, mut shown, mut was_under_way) = (Instant::now(), String::new(), false);
+    while began.elapsed() < DONE_WITHIN {
+        let said = status(client);
+        let step = match &said {
+            Ok(status) => status.step.clone(),
+            // It restarts.
+            Err(_) => "away".to_owned(),
+        };
+        bar.set_message(said.as_ref().map_or_else(|_| "restarting".to_owned(), far));
+        bar.tick();
+        if step != shown && bar.is_hidden() {
+            note(&step);
+        }
+        was_under_way |= step != "idle";
+        shown = step;
+        match said {
+            Ok(status) if status.step == "idle" && (was_under_way || status.refused.is_some()) => {
+                bar.finish_and_clear();
+                return done(&status, session);
+            }
+            _ => sleep(ASK_EVERY),
+        }
+    }
+    bar.finish_and_clear();
+    let minutes = DONE_WITHIN.as_secs() / 60;
+    Err(Failure::new(
+        Exit::Busy,
+        format!("the box did not say within {minutes} minutes what came of it"),
+    )
+    .into())
+}
+
+fn done(status: &Status, session: &mut Session) -> anyhow::Result<Exit> {
+    if let Some(refused) = &status.refused {
+        return Err(Failure::new(Exit::Refused, refused.reason.clone()).into());
+    }
+    if let Some(last) = status.last.as_ref().filter(|last| !last.good) {
+        let reasons = last.reasons.join("; ");
+        let running = &status.running;
+        let text = format!(
+            "version {} did not stay, and {running} runs again: {reasons}",
+            last.version
+        );
+        return Err(Failure::new(Exit::Failed, text).into());
+    }
+    session.output.result(status, || said(status))?;
+    Ok(Exit::Done)
+}
+
+fn far(status: &Status) -> String {
+    let Some(progress) = &status.progress else {
+        return status.step.clone();
+    };
+    let left = progress
+        .left_s
+        .map_or_else(String::new, |left| format!(", {left} s left"));
+    match progress.total {
+        100 => format!("{} {} %{left}", status.step, progress.done),
+        total => format!(
+            "{} {} of {}, {} a second{left}",
+            status.step,
+            bytes(progress.done),
+            bytes(total),
+            bytes(progress.rate)
+        ),
+    }
+}
+
+fn said(status: &Status) -> String {
+    let mut text = format!("version {} runs in slot {}", status.running, status.slot);
+    if status.step != "idle" {
+        text.push_str(&format!("\n{}", far(status)));
+    }
+    if let Some(refused) = &status.refused {
+        text.push_str(&format!("\nthe last bundle was refused: {}", refused.reason));
+    }
+    if let Some(last) = &status.last {
+        let ended = match last.good {
+            true => "is good".to_owned(),
+            false => format!("did not stay: {}", last.reasons.join("; ")),
+        };
+        text.push_str(&format!("\nversion {} {ended}", last.version));
+    }
+    if let Some(before) = &status.before {
+        text.push_str(&format!("\n`refuge update rollback` goes back to {before}"));
+    }
+    text
+}
