@@ -90,7 +90,6 @@ enum Command {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum StepName {
-    Start,
     Judge,
     Settled,
 }
@@ -167,7 +166,6 @@ pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
         }
         Command::Step { step } => {
             app::step_of_update(match step {
-                StepName::Start => UpdaterStep::Start,
                 StepName::Judge => UpdaterStep::Judge,
                 StepName::Settled => UpdaterStep::Settled,
             })?;

@@ -80,9 +80,6 @@ impl Default for Gunzip {
 
 impl Gunzip {
     /// Bytes that came out so far.
-    pub(super) fn given_bytes(&self) -> u64 {
-        self.given_bytes
-    }
 
     /// Takes the next bytes and gives what comes out of them, in pieces of at most 32 KiB.
     ///

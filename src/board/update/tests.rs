@@ -145,7 +145,6 @@ impl Fake {
         self.boots(slot);
         self.runs(version);
         let _ = fs::remove_file(self.at("run/examined.json"));
-        step_of(&self.system, UpdaterStep::Start).unwrap();
     }
 
     /// The boot state, as all that was written to it leaves it.
@@ -341,6 +340,7 @@ fn a_system_that_never_came_up_is_told_of_by_the_old_one() {
     fake.install(&bundle("0.2.0"), false);
     // The boot loader used its attempts up.
     fake.starts(Slot::A, "0.1.0");
+    step_of(&fake.system, UpdaterStep::Judge).unwrap();
     let (_, _, is_on_trial, last, before) = fake.state();
     assert!(!is_on_trial && before.is_none() && last.unwrap()[0].contains("three attempts"));
     assert_eq!(

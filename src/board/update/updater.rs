@@ -1,10 +1,9 @@
-//! What root does about updates: a short list of commands of the node, and three steps of a start.
+//! What root does about updates: a short list of commands of the node, and two steps of a start.
 //!
 //! | step of a start | when |
 //! |---|---|
-//! | [`UpdaterStep::Start`] | before the node: writes down what came of a trial whose slot does not run |
-//! | [`UpdaterStep::Judge`] | beside the node, on trial only: waits until the system has proved itself, or goes back |
-//! | [`UpdaterStep::Settled`] | after the slot has its attempts back: the trial is over |
+//! | [`UpdaterStep::Judge`] | beside the node, before the slot is good: on trial, waits until the system has proved itself, or goes back |
+//! | [`UpdaterStep::Settled`] | after the slot has its attempts back: writes down what came of the trial |
 //!
 //! A bundle is copied, as it comes, into a folder that only root can open; there it is looked at, and from there it is installed.
 //! So nobody changes it in between (security row S23).
@@ -46,9 +45,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// What is done at a start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpdaterStep {
-    /// Before the node.
-    Start,
-    /// Beside the node.
+    /// Beside the node, before the slot is good.
     Judge,
     /// After the slot was marked good.
     Settled,
@@ -72,7 +69,6 @@ pub fn step(step: UpdaterStep) -> Result<(), Error> {
 
 pub(super) fn step_of(system: &System, step: UpdaterStep) -> Result<(), UpdateTrouble> {
     match step {
-        UpdaterStep::Start => start(system),
         UpdaterStep::Judge => judge(system),
         UpdaterStep::Settled => settled(system),
     }
@@ -312,25 +308,6 @@ fn receive(file: &Path, size_bytes: u64, from: &mut impl Read) -> io::Result<()>
     Ok(())
 }
 
-fn start(system: &System) -> Result<(), UpdateTrouble> {
-    let slot = system.slot()?;
-    match system.record().start(slot) {
-        Start::Usual => Ok(()),
-        Start::OnTrial(trial) => {
-            tracing::info!(version = %trial.version, "this system is on trial");
-            Ok(())
-        }
-        Start::Back(record) => {
-            if let Some(last) = record.last() {
-                tracing::warn!(version = %last.version, reasons = ?last.reasons, "the box went back");
-            }
-            // The boot loader's order still names the slot that failed first.
-            system.give_up(slot.other())?;
-            system.write_down(&record)
-        }
-    }
-}
-
 fn judge(system: &System) -> Result<(), UpdateTrouble> {
     let record = system.record();
     let Start::OnTrial(trial) = record.start(system.slot()?) else {
@@ -341,8 +318,14 @@ fn judge(system: &System) -> Result<(), UpdateTrouble> {
         Err(reasons) => reasons,
     };
     tracing::error!(?reasons, "this system is given up");
-    system.write_down(&record.given_up(reasons.clone()))?;
-    system.give_up(trial.slot)?;
+    // Whatever fails of these, the restart counts as an attempt, and there are three.
+    let told = [
+        system.write_down(&record.given_up(reasons.clone())),
+        system.give_up(trial.slot),
+    ];
+    for trouble in told.into_iter().filter_map(Result::err) {
+        tracing::error!(%trouble, "while a system is given up");
+    }
     system.restart()?;
     Err(failed(&"judge", &reasons.join("; ")))
 }
@@ -373,6 +356,14 @@ fn settled(system: &System) -> Result<(), UpdateTrouble> {
             tracing::info!(version = %trial.version, "this system is good");
             system.write_down(&record.proved(slot))
         }
-        Start::Usual | Start::Back(_) => Ok(()),
+        Start::Back(record) => {
+            if let Some(last) = record.last() {
+                tracing::warn!(version = %last.version, reasons = ?last.reasons, "the box went back");
+            }
+            // The boot loader's order still names the slot that failed first.
+            system.give_up(slot.other())?;
+            system.write_down(&record)
+        }
+        Start::Usual => Ok(()),
     }
 }
