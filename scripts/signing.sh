@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 # Where development keys live: on the machine that made them, never in a checkout.
+# shellcheck disable=SC2154 # needs.sh says where
 signing=$cache/signing
 
 # need_signing_keys: development keys, made here where there are none: an authority with its list of revoked certificates,

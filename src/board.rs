@@ -89,6 +89,8 @@ pub enum Ended {
     Shutdown,
     /// A factory reset was asked for: the node has to be started anew.
     Reset,
+    /// A new system was judged good, and what is on the disk waits for it: the node has to be started anew.
+    Proved,
 }
 
 /// The devices and folders that the parts of a board are reached by: for those who may use nothing else.
@@ -120,6 +122,11 @@ pub async fn is_held_at_start(profile: &Path) -> bool {
     }
 }
 
+/// Whether the system that runs is new and not judged yet; not where nobody says so.
+pub async fn is_on_trial() -> bool {
+    update::is_on_trial(UPDATER_SOCKET.into()).await
+}
+
 /// Shows how the node is, from before it is `opened`, hears the button and looks after disks, until `shutdown` or a reset.
 pub async fn run(opened: oneshot::Receiver<Node>, options: Options, shutdown: CancellationToken) -> Ended {
     let Some(mut parts) = Parts::open(&options.profile) else {
@@ -148,7 +155,7 @@ pub async fn run(opened: oneshot::Receiver<Node>, options: Options, shutdown: Ca
         ended = parts.serve(&node, &desks, started, &shutdown) => ended,
         // These go on for ever.
         () = disks => Ended::Shutdown,
-        () = updating => Ended::Shutdown,
+        ended = updating => ended,
         () = sensed => Ended::Shutdown,
     }
 }

@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 
 pub use error::Error;
 pub use generation::bring_back;
-pub use migrate::Migrations;
+pub use migrate::{Migrations, Rise};
 pub use open::{Purpose, Sizes};
 
 use self::readers::Readers;
@@ -36,6 +36,8 @@ struct Inner {
     writer: Mutex<Writer>,
     /// None for a database in memory, which is its one connection.
     readers: Option<Readers>,
+    /// Whether steps of the schema are missing that had to wait.
+    waits: bool,
 }
 
 struct Writer {
@@ -51,7 +53,7 @@ impl Database {
     /// # Errors
     /// [`Error::Corrupt`]: see [`set_aside`]. [`Error::Newer`], [`Error::OldSqlite`], [`Error::Full`].
     pub fn open(path: &Path, steps: Migrations) -> Result<Database, Error> {
-        Database::open_as(path, steps, Purpose::State)
+        Database::open_when(path, steps, Purpose::State, Rise::Now)
     }
 
     /// As [`Database::open`], for what `purpose` says: only what is small is checked as a whole.
@@ -59,6 +61,19 @@ impl Database {
     /// # Errors
     /// As [`Database::open`].
     pub fn open_as(path: &Path, steps: Migrations, purpose: Purpose) -> Result<Database, Error> {
+        Database::open_when(path, steps, purpose, Rise::Now)
+    }
+
+    /// As [`Database::open_as`], with its schema brought up to date when `rise` says.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub fn open_when(
+        path: &Path,
+        steps: Migrations,
+        purpose: Purpose,
+        rise: Rise,
+    ) -> Result<Database, Error> {
         open::assert_version(rusqlite::version_number())?;
         let located = |error| locate(error, path);
         let is_new = !path.exists();
@@ -76,7 +91,7 @@ impl Database {
                 what,
             });
         }
-        migrate::migrate(&mut connection, path, steps).map_err(located)?;
+        let waits = migrate::migrate(&mut connection, path, steps, rise).map_err(located)?;
         if is_new {
             sync_folder_of(path)?;
         }
@@ -88,6 +103,7 @@ impl Database {
                     connection,
                     failed: None,
                 }),
+                waits,
             }),
         })
     }
@@ -100,7 +116,7 @@ impl Database {
         open::assert_version(rusqlite::version_number())?;
         let path = PathBuf::from(":memory:");
         let mut connection = open::in_memory()?;
-        migrate::migrate(&mut connection, &path, steps)?;
+        let waits = migrate::migrate(&mut connection, &path, steps, Rise::Now)?;
         Ok(Database {
             inner: Arc::new(Inner {
                 path,
@@ -109,8 +125,14 @@ impl Database {
                     connection,
                     failed: None,
                 }),
+                waits,
             }),
         })
+    }
+
+    /// Whether its schema waits to be brought up to date: the next opening with [`Rise::Now`] does it.
+    pub fn waits_to_rise(&self) -> bool {
+        self.inner.waits
     }
 
     /// Runs `work` in one immediate transaction, committed and durable on return, rolled back where it
@@ -395,6 +417,31 @@ mod tests {
             Ok(c.query_row("SELECT count(*) FROM kept", [], |row| row.get(0))?)
         };
         assert_eq!(database.read_blocking(count).unwrap(), 1);
+    }
+
+    #[test]
+    fn r15_a_schema_waits_until_its_binary_stays_and_the_one_before_opens_it_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.db");
+        let open = |steps, rise| Database::open_when(&path, steps, Purpose::State, rise);
+        let (before, next): (Migrations, Migrations) = (&STEPS[..1], STEPS);
+        put(&open(before, Rise::Now).unwrap(), "one");
+        // The next version, on trial: it works on the schema of the one before.
+        let on_trial = open(next, Rise::Later).unwrap();
+        assert!(on_trial.waits_to_rise());
+        put(&on_trial, "two");
+        drop(on_trial);
+        // It did not stay.
+        put(&open(before, Rise::Now).unwrap(), "three");
+        // It stays.
+        let judged = open(next, Rise::Now).unwrap();
+        assert!(!judged.waits_to_rise());
+        put(&judged, "four");
+        drop(judged);
+        assert!(matches!(open(before, Rise::Now), Err(Error::Newer { .. })));
+        // What a new version makes is of its own schema.
+        let new = Database::open_when(&dir.path().join("b.db"), next, Purpose::State, Rise::Later).unwrap();
+        assert!(!new.waits_to_rise());
     }
 
     #[test]

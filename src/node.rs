@@ -129,6 +129,8 @@ pub struct Options {
     pub claim_code: Option<ClaimCode>,
     /// What its owner is to be told of how it was started, until it is started anew.
     pub note: Option<String>,
+    /// Whether this binary may still be left for the one before: what is on the disk then keeps the form that both know.
+    pub is_on_trial: bool,
 }
 
 impl Options {
@@ -143,6 +145,7 @@ impl Options {
             folder,
             claim_code: None,
             note: None,
+            is_on_trial: false,
         }
     }
 }
@@ -188,8 +191,14 @@ impl Node {
         let identity = Identity::open(&keys, folder.node())?;
         let events = Events::new(&options.clock);
         let had_accounts = folder.node().is_some();
+        let rise = if options.is_on_trial {
+            db::Rise::Later
+        } else {
+            db::Rise::Now
+        };
+        let accounts_at = folder.join("node.db");
         let (access, found) =
-            access::recovery::open(&folder.join("node.db"), had_accounts, &options.clock, &events)?;
+            access::recovery::open(&accounts_at, had_accounts, &options.clock, &events, rise)?;
         let access = Arc::new(access);
         let accounts = Accounts::new(Arc::clone(&access), Arc::new(Hasher::new()));
         let claim = Claim::open(
@@ -344,6 +353,11 @@ impl Node {
     pub async fn ask_reset(&self) -> Result<(), Error> {
         let folder = self.inner.folder.path().to_owned();
         db::crossing(move || start_over::ask(&folder)).await
+    }
+
+    /// Whether something on the disk waits for its new form until this binary is no longer on trial: the next opening gives it that.
+    pub fn waits_to_rise(&self) -> bool {
+        self.inner.access.db.waits_to_rise()
     }
 
     /// Whether it has an owner, and how it gets one.

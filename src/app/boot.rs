@@ -86,6 +86,7 @@ pub fn serve(
         let node = Node::open(node::Options {
             claim_code: config.claim_code.clone(),
             note: config.note.clone(),
+            is_on_trial: config.board.is_some() && board::is_on_trial().await,
             ..node::Options::new(&config.data)
         })?;
         let ready = start_edges(config, &node, &mut supervisor).await?;
@@ -117,6 +118,9 @@ fn start_board(config: &Config, supervisor: &mut Supervisor) -> oneshot::Sender<
                 board::Ended::Shutdown => Ok(()),
                 board::Ended::Reset => Err(anyhow!(
                     "factory reset: the next start makes a new node of this box"
+                )),
+                board::Ended::Proved => Err(anyhow!(
+                    "this system is good: the next start brings what is on the disk to its form"
                 )),
             }
         });

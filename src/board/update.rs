@@ -33,6 +33,7 @@ use tokio::time::{MissedTickBehavior, interval};
 pub use updater::{UpdaterStep, answer, step};
 
 use self::wire::{Answer, Client, Command, Exchange};
+use super::Ended;
 use crate::node::{
     Asked, Done, Error, Installation, Node, Order, Progress, Reading, Step, UpdateTrouble, Updates,
 };
@@ -51,23 +52,28 @@ pub(super) struct Updating {
 }
 
 impl Updating {
-    /// Looks after updates until it is dropped. What the updater was told is done all the same. Does nothing where there is no
-    /// updater.
-    pub(super) async fn run(node: Node, socket: PathBuf, mut orders: mpsc::Receiver<Asked>) {
+    /// Looks after updates until it is dropped, or until the node has to be started anew. What the updater was told is done all the
+    /// same. Does nothing where there is no updater.
+    pub(super) async fn run(node: Node, socket: PathBuf, mut orders: mpsc::Receiver<Asked>) -> Ended {
         let updater = Client { socket };
         let mut updating = match Updating::open(node, updater).await {
             Ok(updating) => updating,
             Err(trouble) => {
                 tracing::info!(%trouble, "this box is not updated by its node");
-                return refuse_all(orders, &trouble).await;
+                refuse_all(orders, &trouble).await;
+                return Ended::Shutdown;
             }
         };
         if updating.updates.step == Step::Trying {
             updating.prove().await;
+            if updating.node.waits_to_rise() {
+                return Ended::Proved;
+            }
         }
         while let Some(asked) = orders.recv().await {
             updating.obey(asked).await;
         }
+        Ended::Shutdown
     }
 
     async fn open(node: Node, updater: Client) -> Result<Updating, UpdateTrouble> {
@@ -223,6 +229,12 @@ impl Updating {
         self.updates = updates;
         self.node.board().tell_updates(self.updates.clone());
     }
+}
+
+/// Whether the system that runs is not judged yet; not where nobody says so.
+pub(super) async fn is_on_trial(socket: PathBuf) -> bool {
+    let asked = ask_state(&Client { socket }).await;
+    asked.is_ok_and(|updates| updates.step == Step::Trying)
 }
 
 /// How the system is, as root has it.

@@ -79,8 +79,6 @@ impl Default for Gunzip {
 }
 
 impl Gunzip {
-    /// Bytes that came out so far.
-
     /// Takes the next bytes and gives what comes out of them, in pieces of at most 32 KiB.
     ///
     /// # Errors

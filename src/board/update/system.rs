@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -16,6 +18,10 @@ use crate::node::{Slot, UpdateTrouble};
 
 /// Small files of the system are that small, in bytes.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// How often, and how soon again, it is looked whether the gateway has answered: on a wireless network that takes a while.
+const GATEWAY_LOOKS: u32 = 5;
+const GATEWAY_LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Attempts that a slot gets, as the boot script counts them.
 const ATTEMPTS: u8 = 3;
@@ -244,7 +250,14 @@ impl System {
         if let Err(error) = asked {
             tracing::debug!(%error, %gateway, "the gateway cannot be asked");
         }
-        super::said::is_neighbour(&table("arp"), gateway)
+        let answers = || super::said::is_neighbour(&table("arp"), gateway);
+        (0..GATEWAY_LOOKS).any(|_| {
+            let is_there = answers();
+            if !is_there {
+                sleep(GATEWAY_LOOK_EVERY);
+            }
+            is_there
+        })
     }
 
     fn program(&self, name: &str) -> Command {

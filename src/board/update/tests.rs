@@ -343,6 +343,8 @@ fn a_system_that_never_came_up_is_told_of_by_the_old_one() {
     step_of(&fake.system, UpdaterStep::Judge).unwrap();
     let (_, _, is_on_trial, last, before) = fake.state();
     assert!(!is_on_trial && before.is_none() && last.unwrap()[0].contains("three attempts"));
+    step_of(&fake.system, UpdaterStep::Settled).unwrap();
+    assert_eq!(fake.state().3.unwrap().len(), 1, "it is told of from now on");
     assert_eq!(
         fake.boot_state()["BOOT_ORDER"],
         "A B",
@@ -408,7 +410,7 @@ async fn the_node_has_a_bundle_of_its_store_installed_and_tells_how_far_it_is() 
     };
     tokio::select! {
         () = owner => {}
-        () = updating => panic!("the edge ended"),
+        ended = updating => panic!("the edge ended: {ended:?}"),
         () = passed_on => panic!("the desk ended"),
     }
     assert_eq!(fake.text("slot").as_bytes(), bundle("0.2.0"));

@@ -10,7 +10,7 @@ use super::super::error::Error;
 use super::super::events::Events;
 use super::super::security_log::{About, LogKind};
 use super::{Access, MIGRATIONS};
-use crate::db::{self, Database};
+use crate::db::{self, Database, Purpose, Rise};
 
 /// In which state the accounts were found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,12 +40,13 @@ impl Found {
 }
 
 /// Opens the accounts at `path`. `had_accounts` says that the data folder was in use before, so that a missing
-/// file is a loss. Blocking.
+/// file is a loss, and `rise` when its schema follows this binary. Blocking.
 pub(in super::super) fn open(
     path: &Path,
     had_accounts: bool,
     clock: &Clock,
     events: &Events,
+    rise: Rise,
 ) -> Result<(Access, Found), Error> {
     let access = |database| Access::open(database, clock.clone(), events.clone());
     // SQLite takes an empty file for a new database.
@@ -53,7 +54,7 @@ pub(in super::super) fn open(
     let damaged = if is_gone && had_accounts {
         "it is missing or empty".to_owned()
     } else {
-        match Database::open(path, MIGRATIONS) {
+        match Database::open_when(path, MIGRATIONS, Purpose::State, rise) {
             Ok(database) => {
                 let access = access(database)?;
                 access.keep();
@@ -65,7 +66,7 @@ pub(in super::super) fn open(
     };
     let aside = db::set_aside(path)?;
     tracing::error!(path = %path.display(), aside = %aside.display(), what = damaged, "the accounts are damaged");
-    let (database, found) = match bring_back(path)? {
+    let (database, found) = match bring_back(path, rise)? {
         Some(database) => (database, Found::Earlier),
         None => (Database::open(path, MIGRATIONS)?, Found::Lost),
     };
@@ -78,11 +79,11 @@ pub(in super::super) fn open(
 }
 
 /// The earlier generation, opened; `None` where there is none that is whole.
-fn bring_back(path: &Path) -> Result<Option<Database>, Error> {
+fn bring_back(path: &Path, rise: Rise) -> Result<Option<Database>, Error> {
     if !db::bring_back(path)? {
         return Ok(None);
     }
-    match Database::open(path, MIGRATIONS) {
+    match Database::open_when(path, MIGRATIONS, Purpose::State, rise) {
         Ok(database) => Ok(Some(database)),
         Err(db::Error::Corrupt { .. }) => {
             db::set_aside(path)?;
