@@ -23,8 +23,9 @@ const BLOBS_AT_A_PLACE: usize = 2;
 /// Of a large blob so much is read, in bytes.
 const READ_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
-/// The database that is made and deleted again; a client that gives one this name loses it.
-const DATABASE: &str = "refuge-update-check";
+/// How the database that is made and deleted again is called, with a number by chance behind: nobody else's is ever deleted. A
+/// power cut in that second leaves it.
+const DATABASE: &str = "refuge-update-check-";
 
 /// What is written as a document and as a blob.
 const PROBE: &str = "{\"written\":\"after an update\"}";
@@ -94,8 +95,11 @@ impl Node {
                 Err(error) => return Err(error),
             }
         }
-        let name: DbName = DATABASE.parse().expect("a name that is checked by a test");
-        self.forget_probe(&name).await?;
+        let mut chance = [0; 8];
+        getrandom::fill(&mut chance)?;
+        let name: DbName = format!("{DATABASE}{:016x}", u64::from_le_bytes(chance))
+            .parse()
+            .expect("a name that is checked by a test");
         let db = self.documents().create(name.clone(), Options::default()).await?;
         let id: DocId = "probe".parse().expect("a name that is checked by a test");
         let edit = Edit::New {
@@ -109,20 +113,13 @@ impl Node {
         let read = db.run(move |database| database.open_doc(&id)).await?;
         let is_same = saved.is_ok() && read.is_some_and(|doc| doc.body.as_str() == PROBE);
         drop(db);
-        self.forget_probe(&name).await?;
+        self.documents().delete(name).await?;
         match is_same {
             true => Ok(()),
             false => Err(Error::Invalid {
                 what: "document",
                 reason: "what was written does not come back".to_owned(),
             }),
-        }
-    }
-
-    async fn forget_probe(&self, name: &DbName) -> Result<(), Error> {
-        match self.documents().delete(name.clone()).await {
-            Ok(()) | Err(Error::Missing { .. }) => Ok(()),
-            Err(error) => Err(error),
         }
     }
 }
