@@ -257,7 +257,7 @@ fn has_room(folder: &Path, size_bytes: u64) -> Result<(), UpdateTrouble> {
         });
     }
     let found = statvfs(folder).map_err(|error| failed(&"statvfs", &error))?;
-    let free_bytes = u64::from(found.blocks_available()) * u64::from(found.fragment_size());
+    let free_bytes = wide(found.blocks_available()).saturating_mul(wide(found.fragment_size()));
     let needed_bytes = size_bytes + FREE_BYTES_LEFT;
     match needed_bytes <= free_bytes {
         true => Ok(()),
@@ -266,6 +266,11 @@ fn has_room(folder: &Path, size_bytes: u64) -> Result<(), UpdateTrouble> {
             free_bytes,
         }),
     }
+}
+
+/// 32 bits on 32-bit machines.
+fn wide(number: impl Into<u64>) -> u64 {
+    number.into()
 }
 
 /// Where a bundle waits. Removed when dropped, and before the next one where a cut left it.
