@@ -1,7 +1,7 @@
 //! CouchDB's API over HTTP: what is refused, and that nothing of it is kept. What is taken is tested with PouchDB (`tests/couch`).
 
 mod find;
-mod packed;
+pub(crate) mod packed;
 
 use refuge::node::Scope;
 use serde_json::{Value, json};

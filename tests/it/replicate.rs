@@ -15,6 +15,7 @@ use refuge::replicate::{self, Options};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::couch::packed::gzip;
 use crate::served::{PATIENCE, Reply, Served};
 
 /// A node that replicates.
@@ -222,6 +223,28 @@ fn two_nodes_end_alike_in_every_direction() {
         (bytes.body.len(), bytes.header("content-type")),
         (3 * 1024 * 1024, "application/x-seven")
     );
+}
+
+#[test]
+fn what_is_kept_packed_arrives_as_it_is_meant() {
+    let (one, other) = (Peer::new(), Peer::new());
+    one.create("a");
+    let text = "a list of things. ".repeat(20_000);
+    let ask = one.served.ask("PUT", "/db/a/doc/list").bearer(&one.token);
+    let put = ask
+        .header("Content-Encoding", "gzip")
+        .body("text/plain", gzip(text.as_bytes()))
+        .send();
+    assert_eq!(put.status, 201);
+    let create =
+        |source: &str, target: &str| json!({"source": source, "target": target, "create_target": true});
+    one.json("POST", "/db/_replicate", Some(&create("a", &other.url("pushed"))));
+    other.json("POST", "/db/_replicate", Some(&create(&one.url("a"), "pulled")));
+    one.json("POST", "/db/_replicate", Some(&create("a", "copied")));
+    for (peer, db) in [(&other, "pushed"), (&other, "pulled"), (&one, "copied")] {
+        let reply = peer.send("GET", &format!("/db/{db}/doc/list"), None);
+        assert!(reply.status == 200 && reply.text() == text, "{db}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{Couch, outcome};
 use crate::served::Reply;
 
 /// A member as RFC 1952 draws it.
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut packed = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     packed.extend(miniz_oxide::deflate::compress_to_vec(bytes, 6));
     packed.extend(crc32fast::hash(bytes).to_le_bytes());
