@@ -18,7 +18,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 #[derive(Args)]
 pub(super) struct ReplicateArgs {
-    /// Where documents come from: a database of the place, or a URL such as https://box.local:8443/db/notes
+    /// Where documents come from: a database of the place, or a URL such as `https://box.local:8443/db/notes`
     #[arg(value_name = "SOURCE")]
     source: String,
     /// Where they go, likewise
