@@ -215,7 +215,8 @@ def secrets(image):
     assert not list(tree.rglob("authorized_keys")) and not list(tree.rglob("ssh_host_*"))
     marks = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/]{32}")
     for file in tree.rglob("*"):
-        if file.is_file() and not file.is_symlink():
+        # GnuTLS, which RAUC's libcurl brings, has the keys of its self-tests in it: everybody has those.
+        if file.is_file() and not file.is_symlink() and not file.name.startswith("libgnutls.so."):
             assert not marks.search(file.read_bytes()), f"a private key in {file.relative_to(tree)}"
     # A login needs a program that asks for it.
     for name in ("login", "agetty", "sulogin", "getty", "sshd", "dropbear", "telnetd", "su", "sudo"):
