@@ -209,15 +209,19 @@ fn install(
         blob,
         allow_older,
     };
-    client.send(Request::new(Method::POST, "/api/update/install").json(&body))?;
-    if no_wait {
+    let begun = client.send(Request::new(Method::POST, "/api/update/install").json(&body));
+    if no_wait && begun.is_ok() {
         return Ok(Exit::Done);
     }
-    let exit = wait(client, session)?;
-    if is_ours {
-        session.runtime.block_on(place.store.delete(vec![blob]))?;
+    let ended = match begun {
+        Ok(_) => wait(client, session),
+        Err(error) => Err(error.into()),
+    };
+    // Also where it was refused: nobody else asks for what this command put there.
+    if is_ours && let Err(error) = session.runtime.block_on(place.store.delete(vec![blob])) {
+        note(&format!("the bundle stays on the box as {blob}: {error}"));
     }
-    Ok(exit)
+    ended
 }
 
 /// Puts the bundle into the box's store, and says whether it was not there.
