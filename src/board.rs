@@ -36,7 +36,7 @@ pub use update::{UPDATER_SOCKET, UpdaterStep, answer as answer_about_updates, st
 
 use self::button::{Button, Press, RECOVER_AFTER, STUCK_AFTER};
 use self::led::Pattern;
-use self::lines::{Contact, Light};
+use self::lines::{Contact, Edge, Light};
 use self::show::{Seen, Show, pattern_of};
 use self::storage::{Places, Storage};
 use self::update::Updating;
@@ -292,8 +292,9 @@ impl Parts {
     ) -> Ended {
         let mut orders = node.board().orders();
         let mut is_reset = false;
+        let mut edges = Vec::new();
         while !is_reset && !shutdown.is_cancelled() {
-            let turn = self.turn(node, started.elapsed());
+            let turn = self.turn(node, &std::mem::take(&mut edges), started.elapsed());
             if turn.press == Some(Press::Long) {
                 is_reset = reset(node).await.is_ok();
                 continue;
@@ -301,15 +302,15 @@ impl Parts {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 asked = next_of(&mut orders) => is_reset = self.obey(asked, node, desks, started.elapsed()).await,
-                () = self.wait(started + turn.next) => {}
+                changed = self.wait(started + turn.next) => edges = changed,
             }
         }
         if is_reset { Ended::Reset } else { Ended::Shutdown }
     }
 
-    /// Reads the button and sets the light.
-    fn turn(&mut self, node: &Node, now: Duration) -> Turn {
-        let press = self.is_down().and_then(|is_down| self.button.level(is_down, now));
+    /// Takes what happened to the button, and sets the light.
+    fn turn(&mut self, node: &Node, edges: &[Edge], now: Duration) -> Turn {
+        let press = self.press(edges, now);
         if press == Some(Press::Short) {
             if node.claim().open_window() {
                 tracing::info!("the button was pressed: for two minutes no claim code is needed");
@@ -326,6 +327,16 @@ impl Parts {
             press,
             next: soonest.map_or(now + LOOK_EVERY, |soonest| soonest.min(now + LOOK_EVERY)),
         }
+    }
+
+    /// What the changes since the last turn mean, and the level now: the last of it, as nobody presses twice within a turn.
+    fn press(&mut self, edges: &[Edge], now: Duration) -> Option<Press> {
+        let noted = edges
+            .iter()
+            .filter_map(|edge| self.button.level(edge.is_down, now.saturating_sub(edge.age)));
+        let noted = noted.last();
+        let is_down = self.is_down()?;
+        self.button.level(is_down, now).or(noted)
     }
 
     fn seen(&mut self, node: &Node) -> Seen {
@@ -397,8 +408,8 @@ impl Parts {
         })
     }
 
-    /// Returns after the button's level changed, or at `until`.
-    async fn wait(&mut self, until: Instant) {
+    /// Returns after the button's level changed, with the changes, or at `until` without any. May be cancelled.
+    async fn wait(&mut self, until: Instant) -> Vec<Edge> {
         let changed = async {
             match &self.contact {
                 Some(contact) => contact.changed().await,
@@ -407,12 +418,13 @@ impl Parts {
         };
         let changed = tokio::select! {
             changed = changed => changed,
-            () = sleep_until(until) => Ok(()),
+            () = sleep_until(until) => Ok(Vec::new()),
         };
-        if let Err(error) = changed {
+        changed.unwrap_or_else(|error| {
             tracing::warn!(%error, "the button is not used any more");
             self.contact = None;
-        }
+            Vec::new()
+        })
     }
 }
 
