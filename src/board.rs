@@ -39,7 +39,7 @@ use self::led::Pattern;
 use self::lines::{Contact, Edge, Light};
 use self::show::{Seen, Show, pattern_of};
 use self::storage::{Places, Storage};
-use self::update::Updating;
+use self::update::{ON_TRIAL, Updating};
 use crate::node::{self, Asked, Done, Node, Order, Step, UpdateTrouble};
 
 /// How soon the light follows the state of the node.
@@ -124,7 +124,7 @@ pub async fn is_held_at_start(profile: &Path) -> bool {
 
 /// Whether the system that runs is new and not judged yet; not where nobody says so.
 pub async fn is_on_trial() -> bool {
-    update::is_on_trial(UPDATER_SOCKET.into()).await
+    Path::new(ON_TRIAL).exists() && update::is_on_trial(UPDATER_SOCKET.into()).await
 }
 
 /// Shows how the node is, from before it is `opened`, hears the button and looks after disks, until `shutdown` or a reset.
