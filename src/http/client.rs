@@ -172,6 +172,12 @@ impl Client {
     /// # Errors
     /// [`Error::Unproven`], [`Error::Tls`].
     pub fn of(server: Server, runtime: Handle) -> Result<Client, Error> {
+        let resolver = Resolver::new(server.policy.clone());
+        Client::over(server, resolver, runtime)
+    }
+
+    /// As [`Client::of`], with the resolver that names go through.
+    pub(super) fn over(server: Server, resolver: Resolver, runtime: Handle) -> Result<Client, Error> {
         if !server.proof.fits(&server.url) {
             return Err(Error::Unproven {
                 url: server.url.to_string(),
@@ -187,7 +193,6 @@ impl Client {
                 (Some(verifier), config)
             }
         };
-        let resolver = Resolver::new(server.policy.clone());
         let mut connector = HttpConnector::new_with_resolver(resolver.clone());
         connector.enforce_http(false);
         connector.set_nodelay(true);

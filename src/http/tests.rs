@@ -1,7 +1,8 @@
 //! The client against servers that are no nodes: what proves them, what opens them, where they may be.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::pin::Pin;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -32,6 +33,24 @@ fn served(tls: Option<ServerConfig>, answer: &'static str) -> (u16, Receiver<Str
         }
     });
     (port, heard)
+}
+
+/// Listens at one port of several addresses of this machine.
+fn listeners<const COUNT: usize>(addresses: [Ipv4Addr; COUNT]) -> (u16, [TcpListener; COUNT]) {
+    loop {
+        let first = TcpListener::bind((addresses[0], 0)).unwrap();
+        let port = first.local_addr().unwrap().port();
+        let mut first = Some(first);
+        let all = addresses.map(|address| {
+            first
+                .take()
+                .map_or_else(|| TcpListener::bind((address, port)), Ok)
+        });
+        // Another program may have the port at one of them.
+        if all.iter().all(Result::is_ok) {
+            return (port, all.map(Result::unwrap));
+        }
+    }
 }
 
 /// The head of a request; empty where there was none.
@@ -153,6 +172,68 @@ fn no_connection_is_made_to_an_address_that_the_policy_refuses() {
     drop(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap());
     // The first that was heard is that of this test.
     assert_eq!(heads.recv().unwrap(), "");
+}
+
+/// Security row S17: what a name is said to be when it is checked is what is connected to, whatever it is said to be next.
+#[test]
+fn a_name_that_changes_its_address_reaches_none_that_was_not_checked() {
+    let runtime = runtime();
+    // The first stands for an address of the internet, the second is what must not be reached.
+    let (outside, inside) = (Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::LOCALHOST);
+    let (port, [at_outside, at_inside]) = listeners([outside, inside]);
+    at_inside.set_nonblocking(true).unwrap();
+    let serving = thread::spawn(move || {
+        let (stream, _) = at_outside.accept().unwrap();
+        let reached = stream.local_addr().unwrap().ip();
+        answered(stream, DONE);
+        reached
+    });
+    let answers = Arc::new(Mutex::new(vec![
+        vec![inside, outside],
+        vec![outside, inside],
+        vec![inside],
+        vec![outside],
+    ]));
+    let looked_up = Arc::clone(&answers);
+    let lookup = move |_| {
+        let next = looked_up
+            .lock()
+            .unwrap()
+            .pop()
+            .expect("one look-up for each connection");
+        let addresses = next
+            .into_iter()
+            .map(|address| SocketAddr::from((address, 0)))
+            .collect();
+        Box::pin(async move { Ok(addresses) }) as Pin<Box<dyn Future<Output = _> + Send>>
+    };
+    let checked = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&checked);
+    let policy: AddressPolicy = Arc::new(move |address| {
+        told.lock().unwrap().push(address);
+        address == outside
+    });
+    let server = Server {
+        policy: Some(policy.clone()),
+        ..server(&format!("http://rebound.example:{port}"), Proof::Nothing)
+    };
+    let resolver = resolve::Resolver::over(Some(policy), Arc::new(lookup));
+    let client = Client::over(server, resolver, runtime.handle().clone()).unwrap();
+    let ask = || client.send(Request::new(Method::GET, "/"));
+    assert_eq!(ask().unwrap().bytes(10).unwrap(), b"ok");
+    assert_eq!(serving.join().unwrap(), outside);
+    assert_eq!(std::mem::take(&mut *checked.lock().unwrap()), [outside]);
+    // By itself, and beside one that may be reached, wherever it stands.
+    for _ in 0..3 {
+        let refused = ask().err().unwrap();
+        assert!(
+            matches!(refused, Error::Forbidden { address, .. } if address == inside),
+            "{refused}"
+        );
+    }
+    assert!(answers.lock().unwrap().is_empty());
+    let heard = at_inside.accept().err().map(|error| error.kind());
+    assert_eq!(heard, Some(std::io::ErrorKind::WouldBlock));
 }
 
 #[test]
