@@ -57,8 +57,11 @@ pub use doc::{
 pub use engine::{LocalDoc, Sizes, Which};
 pub use error::Error;
 pub use find::{
-    DesignError, Filter, FoundPage, Hint, INDEX_FIELDS_MAX, Index, IndexField, NoPlan, PageQuery, Plan,
-    Position, Query, with_index, without_index,
+    DesignError, Filter, FoundPage, Hint, INDEX_FIELDS_MAX, Index, IndexCandidate, IndexField, IndexState,
+    NoPlan, PageQuery, Plan, Position, Query, projected, with_index, without_index,
+};
+pub use folder::{
+    Options, create_db, create_db_on, list_dbs, open_db, open_db_on, remove_db, remove_db_on, set_aside,
 };
 pub use folder::{Options, create_db, list_dbs, open_db, remove_db, set_aside};
 pub use kind::EngineKind;

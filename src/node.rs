@@ -90,10 +90,10 @@ pub use crate::blanket::selector::{FieldPath, Selector as MangoSelector, Selecto
 pub use crate::blanket::{
     Attachment, AttachmentEdit, BODY_BYTES_MAX as DOCUMENT_BYTES_MAX, Body as DocumentBody, Change,
     ChangesQuery, Database, DesignError, Doc, Edit, Encoded as EncodedLength, EngineKind,
-    Error as DatabaseError, FoundPage, Hint as IndexHint, INDEX_FIELDS_MAX, Index, IndexField, ListQuery,
-    Listed, LocalDoc, NoPlan, Options as DatabaseOptions, PageQuery, Plan as FindPlan, Position,
-    Query as FindQuery, Refused, RevTree, Which, copy as copy_documents, split as split_document,
-    whole as whole_document, with_index, without_index,
+    Error as DatabaseError, FoundPage, Hint as IndexHint, INDEX_FIELDS_MAX, Index, IndexCandidate,
+    IndexField, IndexState, ListQuery, Listed, LocalDoc, NoPlan, Options as DatabaseOptions, PageQuery,
+    Plan as FindPlan, Position, Query as FindQuery, Refused, RevTree, Which, copy as copy_documents,
+    projected, split as split_document, whole as whole_document, with_index, without_index,
 };
 use crate::coffer;
 pub use crate::coffer::{

@@ -12,6 +12,8 @@ mod changes;
 mod compact;
 pub(super) mod cors;
 mod database;
+mod databases;
+mod design;
 mod document;
 mod draft;
 mod fault;
@@ -41,18 +43,22 @@ pub(super) use database::{
     compact, create, delete as delete_database, ensure_full_commit, info, purge, revs_limit, security,
     set_revs_limit, set_security, view, view_cleanup,
 };
+pub(super) use databases::{all_dbs, dbs_info};
+pub(super) use design::info as design_info;
 pub(super) use document::{copy, delete, get, post, put};
 pub(super) use fault::Fault;
 pub(super) use find::{explain, find};
 pub(super) use index::{
     create as create_index, delete as delete_index, delete_many as delete_indexes, list as indexes,
 };
-pub(super) use list::{all_docs, design_docs, queries};
-pub(super) use local::{delete as delete_local, get as local, list as local_docs, put as put_local};
+pub(super) use list::{all_docs, design_docs, design_queries, queries};
+pub(super) use local::{
+    delete as delete_local, get as local, list as local_docs, put as put_local, queries as local_queries,
+};
 pub(super) use replicator::{
     active_tasks, docs as scheduler_docs, job as scheduler_job, jobs as scheduler_jobs, replicate,
 };
-pub(super) use server::{all_dbs, log_in, log_out, root, session, up, uuids};
+pub(super) use server::{log_in, log_out, root, session, up, uuids};
 
 use super::body::{Incoming, JSON_BYTES_MAX};
 use super::error::Error;

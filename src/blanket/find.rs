@@ -13,9 +13,11 @@
 //!
 //! A page of an answer is one moment of the index. Between two pages documents may change, and with them their places.
 
+mod candidates;
 mod choice;
 mod definition;
 mod design;
+mod projection;
 mod range;
 mod store;
 
@@ -26,10 +28,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 
+pub use candidates::Candidate as IndexCandidate;
 pub use choice::{Hint, NoPlan, Plan, Query};
 use definition::Signature;
 pub use definition::{Filter, INDEX_FIELDS_MAX, Index, IndexField};
 pub use design::{DesignError, with_index, without_index};
+pub use projection::projected;
 use store::{Built, Entry, INDEX_FILE, Reading, Store};
 
 use super::changes::{Change, ChangesQuery, ListQuery};
@@ -109,6 +113,17 @@ impl Indexes {
             done => done,
         }
     }
+}
+
+/// How the indexes of one design document are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IndexState {
+    /// What tells them from others; empty where there are none.
+    pub signature: Vec<u8>,
+    /// Up to where changes are in all of them.
+    pub seq: Seq,
+    /// Bytes of their entries.
+    pub bytes: u64,
 }
 
 /// Where an answer ended.
@@ -219,6 +234,47 @@ impl Database {
     /// Where design documents can't be read.
     pub fn find_plan(&self, query: &Query) -> Result<Result<Plan, NoPlan>, Error> {
         Ok(choice::choose(query, self.find_indexes()?))
+    }
+
+    /// The indexes that do not answer a query, each with why; `chosen` does, where one does.
+    ///
+    /// # Errors
+    /// Where design documents can't be read.
+    pub fn find_candidates(
+        &self,
+        query: &Query,
+        chosen: Option<&Index>,
+    ) -> Result<Vec<IndexCandidate>, Error> {
+        Ok(candidates::candidates(query, self.find_indexes()?, chosen))
+    }
+
+    /// How the indexes of a design document are.
+    ///
+    /// # Errors
+    /// Where they can't be read.
+    pub fn index_state(&self, ddoc: &DocId) -> Result<IndexState, Error> {
+        let own = self.find_indexes()?.into_iter();
+        let own: Vec<Signature> = own
+            .filter(|index| index.ddoc.as_ref() == Some(ddoc))
+            .map(|index| index.signature())
+            .collect();
+        let mut state = IndexState {
+            signature: own.concat(),
+            ..IndexState::default()
+        };
+        let indexes = self.indexes();
+        indexes.with(self.uuid(), |store| {
+            (state.seq, state.bytes) = (self.update_seq(), 0);
+            for signature in &own {
+                let built = store.built(signature)?;
+                state.seq = state.seq.min(built.as_ref().map_or(Seq::ZERO, |built| built.seq));
+                if let Some(built) = built {
+                    state.bytes += store.bytes(&built)?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(state)
     }
 
     /// Reads what changed into the index of a plan. Takes as long as that takes; others who ask wait.

@@ -616,6 +616,39 @@ fn servers_and_databases_answer_what_clients_look_at() {
     );
     assert_eq!(lists["results"].as_array().map(Vec::len), Some(2));
 
+    // The total of a list of design documents is theirs, not that of all documents.
+    let total = |target: &str| asked("GET", target, "")["total_rows"].clone();
+    assert_eq!(total("/db/notes/_design_docs?startkey=%22_design/z%22"), json!(1));
+    assert_ne!(total("/db/notes/_all_docs"), json!(1));
+    let ids = |answer: &Value| -> Value {
+        let lists = answer["results"].as_array().unwrap().iter();
+        lists
+            .map(|list| {
+                let rows = list["rows"].as_array().unwrap().iter();
+                rows.map(|row| row["id"].clone()).collect::<Value>()
+            })
+            .collect()
+    };
+    let queries = r#"{"queries":[{},{"startkey":"_design/b"},{"limit":0}]}"#;
+    let lists = asked("POST", "/db/notes/_design_docs/queries", queries);
+    assert_eq!(ids(&lists), json!([["_design/app"], [], []]));
+    let local = r#"{"queries":[{"include_docs":true},{"endkey":"_local/m"},{"key":"_local/mark"},{"skip":1},{"keys":["_local/no"]}]}"#;
+    let lists = asked("POST", "/db/notes/_local_docs/queries", local);
+    assert_eq!(ids(&lists), json!([["_local/mark"], [], ["_local/mark"], [], []]));
+    assert_eq!(lists["results"][0]["rows"][0]["doc"]["_id"], "_local/mark");
+
+    let infos = asked("GET", "/db/_dbs_info", "");
+    let told: Vec<_> = infos.as_array().unwrap().iter().collect();
+    assert_eq!((told.len(), &told[1]["key"]), (2, &json!("zoo/cats")));
+    assert_eq!(told[0]["info"], asked("GET", "/db/notes", ""));
+    assert_eq!(asked("GET", "/db/_dbs_info?startkey=%22zz%22", ""), json!([]));
+    let infos = asked("POST", "/db/_dbs_info", r#"{"keys":["zoo/cats","none","No"]}"#);
+    assert_eq!(infos[0]["info"]["db_name"], "zoo/cats");
+    assert_eq!(infos[1], json!({"key": "none", "error": "not_found"}));
+    assert_eq!(infos[2], json!({"key": "No", "error": "not_found"}));
+    let reply = couch.send("POST", "/db/_dbs_info", Some("{}"));
+    assert_eq!(outcome(&reply), (400, "bad_request".to_owned()));
+
     let missing = asked("POST", "/db/notes/_missing_revs", r#"{"a":["1-x"]}"#);
     assert_eq!(missing, json!({"missing_revs": {"a": ["1-x"]}}));
     let diff = asked("POST", "/db/notes/_revs_diff", r#"{"a":["2-x"],"b":["1-y"]}"#);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::fault::Fault;
 use super::query::Query;
@@ -12,7 +12,7 @@ use crate::api::answer;
 use crate::api::error::Error;
 use crate::api::route::Call;
 use crate::id::{DocId, Rev, StoreName};
-use crate::node::{self, DatabaseOptions, Kind};
+use crate::node::{self, DatabaseOptions, Db, Kind};
 
 /// CouchDB's number for the format of its files, which clients show.
 const DISK_FORMAT_VERSION: u32 = 8;
@@ -45,8 +45,13 @@ pub(in crate::api) async fn create(call: Call) -> Result<Response, Error> {
 /// GET and HEAD.
 pub(in crate::api) async fn info(call: Call) -> Result<Response, Error> {
     let db = call.db().await?;
+    Ok(answer::json(StatusCode::OK, &info_of(&db).await?))
+}
+
+/// What is told of a database.
+pub(super) async fn info_of(db: &Db) -> Result<Value, Error> {
     let info = db.run(|database| database.info()).await?;
-    let body = json!({
+    Ok(json!({
         "db_name": info.name,
         "engine": info.engine.to_string(),
         "store": info.blobs,
@@ -61,8 +66,7 @@ pub(in crate::api) async fn info(call: Call) -> Result<Response, Error> {
         "instance_start_time": "0",
         "props": {},
         "cluster": {"q": 1, "n": 1, "w": 1, "r": 1},
-    });
-    Ok(answer::json(StatusCode::OK, &body))
+    }))
 }
 
 /// DELETE: the database with all its documents.
@@ -142,7 +146,7 @@ pub(in crate::api) async fn security(call: Call) -> Result<Response, Error> {
 /// PUT of `_security`.
 pub(in crate::api) async fn set_security(mut call: Call) -> Result<Response, Error> {
     let db = call.db().await?;
-    let body: BTreeMap<String, serde_json::Value> = call.take_body().couch_json().await?;
+    let body: BTreeMap<String, Value> = call.take_body().couch_json().await?;
     let text = serde_json::to_vec(&body).expect("it came as JSON");
     let security = super::intake::body_of(text)?;
     db.run(move |database| database.set_security(&security)).await?;

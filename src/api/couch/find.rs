@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use self::asked::Asked;
 pub(super) use self::asked::{one_direction, sort_field, wrong};
@@ -20,7 +20,7 @@ use super::pieces::{Paged, Pages, Pieces};
 use crate::api::answer;
 use crate::api::error::Error;
 use crate::api::route::Call;
-use crate::node::{Db, FieldPath, FindPlan, FoundPage, NoPlan, PageQuery, Position};
+use crate::node::{Db, FindPlan, FoundPage, IndexCandidate, NoPlan, PageQuery, Position, projected};
 
 /// Documents of one page.
 const PAGE_DOCS: usize = 1000;
@@ -80,8 +80,13 @@ pub(in crate::api) async fn explain(mut call: Call) -> Result<Response, Error> {
         Err(NoPlan::Unsorted) => None,
         Err(none @ NoPlan::Unusable) => return Err(no_plan(none, &asked)),
     };
+    let (query, chosen) = (asked.query.clone(), plan.as_ref().map(|plan| plan.index.clone()));
+    let candidates = db
+        .run(move |database| database.find_candidates(&query, chosen.as_ref()))
+        .await?;
     let mut body = json!({
         "dbname": db.name(),
+        "index_candidates": candidates.iter().map(shown).collect::<Vec<_>>(),
         "index": plan.as_ref().map(|plan| plan.index.shown()),
         "partitioned": false,
         "selector": asked.selector,
@@ -109,6 +114,19 @@ pub(in crate::api) async fn explain(mut call: Call) -> Result<Response, Error> {
         body["covering"] = json!(plan.is_covered);
     }
     Ok(answer::json(StatusCode::OK, &body))
+}
+
+/// An index that is not used, as CouchDB shows it.
+fn shown(candidate: &IndexCandidate) -> Value {
+    json!({
+        "index": candidate.index.shown(),
+        "analysis": {
+            "usable": candidate.is_usable,
+            "reasons": [{"name": candidate.reason}],
+            "ranking": candidate.ranking,
+            "covering": candidate.is_covering,
+        },
+    })
 }
 
 async fn planned(db: &Db, asked: &Asked) -> Result<Result<FindPlan, NoPlan>, Error> {
@@ -259,27 +277,4 @@ impl Pages for After {
             State::Begins | State::GoesOn => self.answer.next_page().await.map(Some),
         }
     }
-}
-
-/// Only these fields, each at its place; all where none is named.
-fn projected(value: Value, fields: Option<&[FieldPath]>) -> Value {
-    let Some(fields) = fields else {
-        return value;
-    };
-    let mut shown = Map::new();
-    for field in fields {
-        let (Some(found), Some((last, way))) = (field.find(&value), field.names().split_last()) else {
-            continue;
-        };
-        let mut at = &mut shown;
-        for name in way {
-            let member = at.entry(name.clone()).or_insert_with(|| json!({}));
-            if !member.is_object() {
-                *member = json!({});
-            }
-            at = member.as_object_mut().expect("it was made one");
-        }
-        at.insert(last.clone(), found.clone());
-    }
-    Value::Object(shown)
 }

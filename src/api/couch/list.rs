@@ -30,8 +30,8 @@ const ID_BYTES_MAX: usize = 512;
 /// What a POST may say besides its query.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-pub(super) struct KeysBody {
-    pub(super) keys: Option<Vec<String>>,
+struct KeysBody {
+    keys: Option<Vec<String>>,
     queries: Option<Vec<Asked>>,
     #[serde(flatten)]
     asked: Asked,
@@ -107,14 +107,23 @@ pub(in crate::api) async fn design_docs(mut call: Call) -> Result<Response, Erro
 }
 
 /// `POST _all_docs/queries`: several lists in one answer.
-pub(in crate::api) async fn queries(mut call: Call) -> Result<Response, Error> {
+pub(in crate::api) async fn queries(call: Call) -> Result<Response, Error> {
+    answer_lists(call, Rows::All).await
+}
+
+/// `POST _design_docs/queries`.
+pub(in crate::api) async fn design_queries(call: Call) -> Result<Response, Error> {
+    answer_lists(call, Rows::Design).await
+}
+
+async fn answer_lists(mut call: Call, rows: Rows) -> Result<Response, Error> {
     let body: KeysBody = call.take_body().couch_json().await?;
     let db = call.db().await?;
     let missing = || Fault::Body("`queries` is missing".to_owned());
     let queries = body.queries.ok_or_else(missing)?;
     let mut lists = VecDeque::new();
     for asked in queries {
-        lists.push_back(List::new(db.clone(), asked, Rows::All)?);
+        lists.push_back(List::new(db.clone(), asked, rows)?);
     }
     let mut response = Response::new(answer::stream(
         Paged::new(
@@ -198,6 +207,7 @@ impl Pages for Lists {
 
 struct List {
     db: Db,
+    rows: Rows,
     shown: Shown,
     include_docs: bool,
     update_seq: bool,
@@ -206,6 +216,8 @@ struct List {
     keys: Option<VecDeque<String>>,
     state: Step,
     is_first: bool,
+    /// Whether no key says where it begins.
+    is_from_first: bool,
 }
 
 /// A row and what hangs on it.
@@ -240,11 +252,13 @@ impl List {
         {
             query.limit = 0;
         }
+        let is_from_first = query.start == Bound::Unbounded;
         if rows == Rows::Design {
             within_design(&mut query);
         }
         Ok(List {
             db,
+            rows,
             shown: Shown {
                 conflicts: asked.conflicts.unwrap_or(false),
                 attachments: match asked.attachments.unwrap_or(false) {
@@ -265,20 +279,22 @@ impl List {
             query,
             state: Step::Begin,
             is_first: true,
+            is_from_first,
         })
     }
 
     async fn begin(&mut self, out: &mut Pieces) -> Result<(), Error> {
         let info = self.db.run(|database| database.info()).await?;
-        let offset = match (&self.keys, &self.query.start) {
-            (None, Bound::Unbounded) => self.query.skip.to_string(),
+        let total = match self.rows {
+            Rows::All => info.doc_count,
+            Rows::Design => self.db.run(design_count).await?,
+        };
+        let offset = match (&self.keys, self.is_from_first) {
+            (None, true) => self.query.skip.to_string(),
             // To know it, everything before would have to be counted.
             _ => "null".to_owned(),
         };
-        out.push(&format!(
-            "{{\"total_rows\":{},\"offset\":{offset},",
-            info.doc_count
-        ));
+        out.push(&format!("{{\"total_rows\":{total},\"offset\":{offset},"));
         if self.update_seq {
             out.push(&format!(
                 "\"update_seq\":{},",
@@ -475,6 +491,22 @@ fn first_is_nothing(key: Option<&Value>, is_high: bool) -> bool {
         Some(Value::Null | Value::Bool(_) | Value::Number(_)) => is_high,
         Some(Value::Array(_) | Value::Object(_)) => !is_high,
     }
+}
+
+/// Design documents that are not deleted: what CouchDB tells as the total of their list.
+fn design_count(database: &crate::node::Database) -> Result<u64, crate::node::DatabaseError> {
+    let (start, end) = design_range();
+    let query = ListQuery {
+        start,
+        end,
+        ..ListQuery::default()
+    };
+    let mut count = 0;
+    database.list(&query, &mut |_| {
+        count += 1;
+        std::ops::ControlFlow::Continue(())
+    })?;
+    Ok(count)
 }
 
 /// Where design documents are.

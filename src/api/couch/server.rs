@@ -43,41 +43,6 @@ pub(in crate::api) async fn up(_call: Call) -> Result<Response, Error> {
     ))
 }
 
-/// `GET /db/_all_dbs`.
-pub(in crate::api) async fn all_dbs(call: Call) -> Result<Response, Error> {
-    let query = Query::of(&call)?;
-    let start: Option<String> = match query.json("startkey")? {
-        Some(start) => Some(start),
-        None => query.json("start_key")?,
-    };
-    let end: Option<String> = match query.json("endkey")? {
-        Some(end) => Some(end),
-        None => query.json("end_key")?,
-    };
-    let descending = query.flag("descending")?;
-    let mut names: Vec<String> = call
-        .node()
-        .documents()
-        .list()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    if descending {
-        names.reverse();
-    }
-    let is_past = |name: &String, bound: &String| if descending { name < bound } else { name > bound };
-    names.retain(|name| {
-        start
-            .as_ref()
-            .is_none_or(|start| name == start || is_past(name, start))
-            && end.as_ref().is_none_or(|end| !is_past(name, end))
-    });
-    let skip = usize::try_from(query.number("skip")?.unwrap_or(0)).unwrap_or(usize::MAX);
-    let limit = usize::try_from(query.number("limit")?.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-    let names: Vec<String> = names.into_iter().skip(skip).take(limit).collect();
-    Ok(answer::json(StatusCode::OK, &names))
-}
-
 #[derive(Serialize)]
 struct UuidsBody {
     uuids: Vec<String>,

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::definition::Index;
 use super::range::{self, Between, Range};
-use crate::blanket::selector::{FieldPath, Selector};
+use crate::blanket::selector::{FieldPath, Selector, SelectorError};
 use crate::id::DocId;
 
 /// What is asked for.
@@ -63,8 +63,35 @@ pub struct Plan {
     ranges: Option<Vec<(FieldPath, Between)>>,
 }
 
+impl Query {
+    /// All that a selector matches, in any order, by any index.
+    ///
+    /// # Errors
+    /// For what is no selector.
+    pub fn of(selector: &Value) -> Result<Query, SelectorError> {
+        Ok(Query {
+            selector: Selector::parse(selector)?,
+            is_void: is_void(selector),
+            sort: Vec::new(),
+            descending: false,
+            fields: None,
+            hint: None,
+            may_fall_back: true,
+        })
+    }
+}
+
+/// An operator over an empty list: CouchDB answers nothing to those, though `$and` of nothing matches everything.
+fn is_void(selector: &Value) -> bool {
+    let members = selector.as_object().filter(|members| members.len() == 1);
+    let only = members.and_then(|members| members.iter().next());
+    only.is_some_and(|(name, value)| {
+        ["$all", "$and", "$or", "$in"].contains(&name.as_str()) && value.as_array().is_some_and(Vec::is_empty)
+    })
+}
+
 impl Hint {
-    fn names(&self, index: &Index) -> bool {
+    pub(super) fn names(&self, index: &Index) -> bool {
         index.ddoc.as_ref() == Some(&self.ddoc) && self.name.as_ref().is_none_or(|name| *name == index.name)
     }
 }
@@ -114,22 +141,27 @@ pub(super) fn choose(query: &Query, indexes: Vec<Index>) -> Result<Plan, NoPlan>
     })
 }
 
-fn is_usable(query: &Query, index: &Index) -> bool {
+pub(super) fn is_usable(query: &Query, index: &Index) -> bool {
     if index.is_all_docs() {
         let limits_id = || query.selector.limits().iter().any(|(path, _)| path.is_id());
         return query.sort.is_empty()
             || (limits_id() && matches!(query.sort.as_slice(), [path] if path.is_id()));
     }
+    has_fields(query, index) && sorts(query, index)
+}
+
+/// Whether every document that matches has all fields of an index; those that are sorted by count as well.
+pub(super) fn has_fields(query: &Query, index: &Index) -> bool {
     let is_always_there =
         |path: &FieldPath| matches!(path.names(), [name] if name == "_id" || name == "_rev");
     let needed: Vec<&FieldPath> = index
         .paths()
         .filter(|path| !query.sort.contains(path) && !is_always_there(path))
         .collect();
-    query.selector.requires(&needed) && sorts(query, index)
+    query.selector.requires(&needed)
 }
 
-fn sorts(query: &Query, index: &Index) -> bool {
+pub(super) fn sorts(query: &Query, index: &Index) -> bool {
     let Some(first) = query.sort.first() else {
         return true;
     };
@@ -143,7 +175,10 @@ fn sorts(query: &Query, index: &Index) -> bool {
 }
 
 /// The ranges of an index's first fields, as far as there are any.
-fn limited<'a>(index: &Index, ranges: &'a [(FieldPath, Range)]) -> Vec<(&'a FieldPath, &'a Range)> {
+pub(super) fn limited<'a>(
+    index: &Index,
+    ranges: &'a [(FieldPath, Range)],
+) -> Vec<(&'a FieldPath, &'a Range)> {
     let of = |path: &FieldPath| {
         ranges
             .iter()

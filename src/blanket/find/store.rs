@@ -151,6 +151,15 @@ impl Store {
         self.read(|connection| built(connection, signature))
     }
 
+    /// Bytes of an index's entries. Reads all of them.
+    pub(super) fn bytes(&self, index: &Built) -> Result<u64, Error> {
+        self.read(|connection| {
+            let sum = "SELECT coalesce(sum(length(key) + length(id)), 0) FROM entry WHERE number = ?1";
+            let bytes: i64 = connection.query_row(sum, [index.number], |row| row.get(0))?;
+            Ok(bytes.cast_unsigned())
+        })
+    }
+
     /// Begins an index that is not in the file.
     pub(super) fn add(&self, signature: &Signature) -> Result<Built, Error> {
         self.write(|tx| {

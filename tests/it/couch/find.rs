@@ -122,7 +122,25 @@ fn what_is_explained_is_what_couchdb_explains() {
         (&scan["index"]["name"], &scan["covering"]),
         (&json!("_all_docs"), &json!(false))
     );
+    let candidates = |explained: &Value| -> Vec<Value> {
+        let told = explained["index_candidates"].as_array().unwrap().iter();
+        told.map(|one| json!([one["index"]["name"], one["analysis"]]))
+            .collect()
+    };
+    let analysis = |usable: bool, reason: &str, ranking: u32, covering: Value| json!({"usable": usable, "reasons": [{"name": reason}], "ranking": ranking, "covering": covering});
+    assert_eq!(
+        candidates(&explained),
+        [json!([
+            "_all_docs",
+            analysis(false, "sort_order_mismatch", 1, Value::Null)
+        ])]
+    );
+    assert_eq!(
+        candidates(&scan),
+        [json!(["ba", analysis(false, "field_mismatch", 1, json!(false))])]
+    );
     let none = couch.asked("_explain", &json!({"selector": {"c": 1}, "sort": ["c"]}));
+    assert_eq!(candidates(&none).len(), 2);
     assert_eq!(none["index"], Value::Null);
 }
 
@@ -381,4 +399,45 @@ fn what_is_no_query_and_no_index_is_told_in_couchdbs_words() {
         outcome(&couch.send("POST", "/db/notes/_index", Some(&into))),
         (400, "invalid_ddoc_lang".to_owned())
     );
+}
+
+#[test]
+fn a_design_document_tells_of_its_indexes() {
+    let couch = Couch::new();
+    let info = |design: &str| couch.send("GET", &format!("/db/notes/_design/{design}/_info"), None);
+    assert_eq!(outcome(&info("teams")), (404, "not_found".to_owned()));
+    couch.fill(10);
+    couch.asked(
+        "_index",
+        &json!({"index": {"fields": ["team"]}, "name": "teams", "ddoc": "teams"}),
+    );
+    let before = info("teams").json();
+    assert_eq!(
+        (&before["name"], &before["view_index"]["language"]),
+        (&json!("teams"), &json!("query"))
+    );
+    assert_eq!(
+        (
+            &before["view_index"]["update_seq"],
+            &before["view_index"]["updates_pending"]["total"]
+        ),
+        (&json!(0), &json!(11))
+    );
+    couch.found(&json!({"selector": {"team": "t3"}}));
+    let after = info("teams").json();
+    assert_eq!(
+        (
+            &after["view_index"]["update_seq"],
+            &after["view_index"]["updates_pending"]["total"]
+        ),
+        (&json!(11), &json!(0))
+    );
+    assert!(after["view_index"]["sizes"]["active"].as_u64().unwrap() > 0);
+    assert_eq!(
+        before["view_index"]["signature"],
+        after["view_index"]["signature"]
+    );
+    let views = r#"{"views":{"all":{"map":"function(doc) { emit(1) }"}}}"#;
+    assert_eq!(couch.put("_design/js", views).status, 201);
+    assert_eq!(info("js").json()["view_index"]["language"], "javascript");
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::fault::Fault;
 use crate::api::error::Error;
-use crate::node::{FieldPath, FindQuery, IndexHint, MangoSelector};
+use crate::node::{FieldPath, FindQuery, IndexHint};
 
 /// Documents that are told where nobody says how many.
 const LIMIT: usize = 25;
@@ -46,7 +46,7 @@ impl Asked {
                 "Missing required key: selector".to_owned(),
             )
         })?;
-        let parsed = MangoSelector::parse(&selector).map_err(Fault::Selector)?;
+        let query = FindQuery::of(&selector).map_err(Fault::Selector)?;
         let hint = hint(members.0.remove("use_index"))?;
         let bookmark = match members.0.remove("bookmark") {
             None | Some(Value::Null) => None,
@@ -81,14 +81,13 @@ impl Asked {
         }
         Ok(Asked {
             query: FindQuery {
-                is_void: is_void(&selector),
-                selector: parsed,
                 sort: sort.iter().map(|(name, _)| FieldPath::parse(name)).collect(),
                 descending,
                 fields: (!fields.is_empty())
                     .then(|| fields.iter().map(|field| FieldPath::parse(field)).collect()),
                 hint,
                 may_fall_back,
+                ..query
             },
             selector,
             limit,
@@ -185,15 +184,6 @@ pub(super) fn bad_bookmark(bookmark: &str) -> Error {
 
 pub(in crate::api::couch) fn wrong(code: &'static str, reason: String) -> Error {
     Fault::Find { code, reason }.into()
-}
-
-/// An operator over an empty list: CouchDB answers nothing to those, though `$and` of nothing matches everything.
-fn is_void(selector: &Value) -> bool {
-    let members = selector.as_object().filter(|members| members.len() == 1);
-    let only = members.and_then(|members| members.iter().next());
-    only.is_some_and(|(name, value)| {
-        ["$all", "$and", "$or", "$in"].contains(&name.as_str()) && value.as_array().is_some_and(Vec::is_empty)
-    })
 }
 
 /// `"design"`, `"design/index"`, or the same as a list.
