@@ -10,7 +10,7 @@
 //! - `peer` is what a side can do; `local` a database of this node, `http` one of a server that speaks CouchDB's API.
 //! - `place` finds the peer that a request names; `address` says where it may be.
 //!
-//! What is bounded: replications that go on, batches of each and of all, attempts, waits, answers. What a peer sends is checked before
+//! What is bounded: replications that go on, batches of each and of all, bytes of documents on their way, attempts, waits, answers. What a peer sends is checked before
 //! it is stored. Security objects, people and replications themselves are never replicated.
 
 mod address;
@@ -31,7 +31,6 @@ mod work;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use address::{ALLOWED_MAX, Range, RangeError};
@@ -40,9 +39,7 @@ use crate::http::{NodeUrl, Token};
 use crate::id::NodeId;
 use crate::node::{Node, ReplicationDone, ReplicationFailure, ReplicationRequest};
 use job::Around;
-
-/// Batches of all replications that are brought over at a time: each holds a mebibyte of documents and one document more.
-const TRANSFERS_MAX: usize = 8;
+use transfer::Transfers;
 
 /// How this node replicates.
 #[derive(Debug, Clone, Default)]
@@ -109,6 +106,6 @@ fn around(node: Node, options: Options) -> Around {
     Around {
         node,
         options: Arc::new(options),
-        transfers: Arc::new(Semaphore::new(TRANSFERS_MAX)),
+        transfers: Arc::new(Transfers::default()),
     }
 }

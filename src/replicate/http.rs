@@ -24,6 +24,7 @@ use super::peer::{
     Answering, ChangesAsk, Failure, Kept, Moved, Page, Peer, Pieces, Revision, Revisions, Row, Trouble,
     Wanted,
 };
+use super::transfer::{LARGE_BYTES, Room};
 use crate::http::{Client, Error as HttpError, Method, Patience, Request, Response};
 use crate::id::{DocId, LocalId, Rev};
 use items::Items;
@@ -243,6 +244,18 @@ impl Peer for HttpPeer {
         })
     }
 
+    fn commit(&self) -> Answering<'_, ()> {
+        Box::pin(async {
+            let request = Request::new(Method::POST, "/_ensure_full_commit").json(&json!({}));
+            match self.client.ask(request.patience(Patience::Of(PATIENCE))).await {
+                Ok(_) => Ok(()),
+                // A server that has none puts everything there at once, or never says so.
+                Err(error) if matches!(status(&error), 404 | 405 | 501) => Ok(()),
+                Err(error) => Err(failure(error)),
+            }
+        })
+    }
+
     fn checkpoint(&self, id: LocalId) -> Answering<'_, Option<Kept>> {
         Box::pin(async move {
             let request = Request::new(Method::GET, format!("/{id}"));
@@ -433,8 +446,8 @@ struct Fetched<'a> {
 }
 
 impl Revisions for Fetched<'_> {
-    fn next(&mut self) -> Answering<'_, Option<Revision>> {
-        Box::pin(async {
+    fn next<'a>(&'a mut self, room: &'a mut Room) -> Answering<'a, Option<Revision>> {
+        Box::pin(async move {
             loop {
                 if let Some(revision) = self.ready.pop_front() {
                     return Ok(Some(revision));
@@ -442,7 +455,7 @@ impl Revisions for Fetched<'_> {
                 if self.answer.is_none() && !self.begin().await? {
                     return Ok(None);
                 }
-                if let Some(item) = self.item().await? {
+                if let Some(item) = self.item(room).await? {
                     let text = String::from_utf8(item).map_err(|_| self.peer.lie("what is no UTF-8"))?;
                     let found = match self.is_bulk {
                         true => parse::results_item(&text, self.wanted),
@@ -452,6 +465,10 @@ impl Revisions for Fetched<'_> {
                 }
             }
         })
+    }
+
+    fn waits(&self) -> bool {
+        !self.ready.is_empty()
     }
 }
 
@@ -473,7 +490,7 @@ impl Fetched<'_> {
     }
 
     /// The next item of the answer; `None` at its end.
-    async fn item(&mut self) -> Result<Option<Vec<u8>>, Failure> {
+    async fn item(&mut self, room: &mut Room) -> Result<Option<Vec<u8>>, Failure> {
         loop {
             let Some((response, left)) = &mut self.answer else {
                 return Ok(None);
@@ -481,6 +498,9 @@ impl Fetched<'_> {
             let item = self.items.take(left);
             match item.map_err(|_| self.peer.lie("no list of revisions, or one that is too long"))? {
                 Some(item) => return Ok(Some(item)),
+                None if self.items.held_bytes() > LARGE_BYTES && !room.is_for_large() => {
+                    room.for_large().await?;
+                }
                 None => match response.next().await.map_err(failure)? {
                     Some(bytes) => *left = bytes,
                     None => {

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 
 use data_encoding::HEXLOWER;
 use serde_json::Value;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::Options;
@@ -16,6 +15,7 @@ use super::local::Filter;
 use super::peer::Failure;
 use super::place;
 use super::session::{Plan, Report, Session};
+use super::transfer::Transfers;
 use super::work::{self, Pair};
 use crate::node::{Job, JobState, MangoSelector, Node, ReplicationDone, ReplicationRequest};
 
@@ -27,8 +27,8 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub(super) struct Around {
     pub(super) node: Node,
     pub(super) options: Arc<Options>,
-    /// Batches that are brought over at a time, of all jobs: they hold documents.
-    pub(super) transfers: Arc<Semaphore>,
+    /// What documents that are brought over take of memory, of all jobs.
+    pub(super) transfers: Arc<Transfers>,
 }
 
 /// A replication that can be begun.

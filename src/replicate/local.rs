@@ -13,7 +13,8 @@ use super::peer::{
     Answering, ChangesAsk, Failure, Hung, Kept, Moved, Page, Peer, Pieces, Revision, Revisions, Row, Trouble,
     Wanted,
 };
-use crate::id::{DbName, LocalId, Rev, Seq};
+use super::transfer::{LARGE_BYTES, Room};
+use crate::id::{DbName, DocId, LocalId, Rev, Seq};
 use crate::node::{
     self, Attaching, Attachment, AttachmentEdit, ChangesQuery, Coding, Db, Doc, DocumentBody, Edit, Expected,
     MangoSelector, Node, Reading, Unpacking, Which,
@@ -245,6 +246,11 @@ impl Peer for LocalPeer {
         })
     }
 
+    /// Everything that was answered is durable.
+    fn commit(&self) -> Answering<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn checkpoint(&self, id: LocalId) -> Answering<'_, Option<Kept>> {
         Box::pin(async move {
             let kept = self
@@ -319,6 +325,7 @@ impl Peer for LocalPeer {
             let leaves = Leaves {
                 db: self.db().await?,
                 wanted,
+                more: VecDeque::new(),
                 ahead: VecDeque::new(),
             };
             Ok(Box::new(leaves) as Box<dyn Revisions + 'a>)
@@ -368,42 +375,119 @@ impl Peer for LocalPeer {
 struct Leaves<'a> {
     db: Db,
     wanted: &'a [Wanted],
+    /// Leaves of documents before `wanted` that were not read yet.
+    more: VecDeque<(DocId, Rev)>,
     ahead: VecDeque<Revision>,
 }
 
 impl Revisions for Leaves<'_> {
-    fn next(&mut self) -> Answering<'_, Option<Revision>> {
-        Box::pin(async {
-            while self.ahead.is_empty() && !self.wanted.is_empty() {
-                let wanted = self.wanted.to_vec();
-                let (ahead, taken) = self.db.run(move |database| read_ahead(database, &wanted)).await?;
-                self.ahead = ahead;
-                self.wanted = &self.wanted[taken..];
+    fn next<'a>(&'a mut self, room: &'a mut Room) -> Answering<'a, Option<Revision>> {
+        Box::pin(async move {
+            while self.ahead.is_empty() && !(self.wanted.is_empty() && self.more.is_empty()) {
+                let (wanted, more) = (self.wanted.to_vec(), std::mem::take(&mut self.more));
+                let may_be_large = room.is_for_large();
+                let reading = room.for_reading().await?;
+                let ahead = self
+                    .db
+                    .run(move |database| read_ahead(database, &wanted, more, may_be_large))
+                    .await?;
+                drop(reading);
+                self.ahead = ahead.revisions;
+                self.more = ahead.more;
+                self.wanted = &self.wanted[ahead.taken..];
+                if ahead.is_stopped && self.ahead.is_empty() {
+                    room.for_large().await?;
+                }
             }
             Ok(self.ahead.pop_front())
         })
     }
+
+    fn waits(&self) -> bool {
+        !self.ahead.is_empty()
+    }
 }
 
+/// What was read.
+#[derive(Default)]
+struct Ahead {
+    revisions: VecDeque<Revision>,
+    /// Documents of which all leaves are among these, or in `more`.
+    taken: usize,
+    more: VecDeque<(DocId, Rev)>,
+    /// Whether a large document stands first in `more`.
+    is_stopped: bool,
+    bytes: usize,
+}
+
+/// Reads leaf after leaf, so that of a document with many that are large one is held at a time.
 fn read_ahead(
     database: &node::Database,
     wanted: &[Wanted],
-) -> Result<(VecDeque<Revision>, usize), node::DatabaseError> {
-    let (mut ahead, mut bytes, mut taken) = (VecDeque::new(), 0, 0);
-    for one in wanted {
-        taken += 1;
-        let snapshot = database.snapshot(&one.id, &Which::Leaves)?;
-        let leaves = snapshot.into_iter().flat_map(|snapshot| snapshot.docs);
-        for doc in leaves.filter(|doc| doc.revisions.iter().any(|rev| one.revs.contains(rev))) {
-            let revision = revision_of(doc);
-            bytes += revision.held_bytes();
-            ahead.push_back(revision);
+    more: VecDeque<(DocId, Rev)>,
+    may_be_large: bool,
+) -> Result<Ahead, node::DatabaseError> {
+    let mut ahead = Ahead {
+        more,
+        ..Ahead::default()
+    };
+    loop {
+        while let Some((id, rev)) = ahead.more.pop_front() {
+            let snapshot = database.snapshot(&id, &Which::Leaf(rev))?;
+            // One that has been followed since is told of by a later change.
+            for doc in snapshot.into_iter().flat_map(|snapshot| snapshot.docs) {
+                ahead.take(doc, may_be_large);
+            }
+            if ahead.is_full() {
+                return Ok(ahead);
+            }
         }
-        if bytes >= AHEAD_BYTES {
-            break;
+        let Some(one) = wanted.get(ahead.taken) else {
+            return Ok(ahead);
+        };
+        ahead.taken += 1;
+        let Some(snapshot) = database.snapshot(&one.id, &Which::Winner)? else {
+            continue;
+        };
+        let is_wanted = |rev: &Rev| {
+            let history = snapshot.tree.history_of(rev);
+            history.iter().any(|rev| one.revs.contains(rev))
+        };
+        let leaves = snapshot.tree.leaves().into_iter().map(|leaf| leaf.rev);
+        let leaves: Vec<Rev> = leaves.filter(is_wanted).collect();
+        let winner = snapshot.docs.into_iter().next();
+        let winner = winner.filter(|winner| leaves.contains(winner.rev()));
+        let others = leaves
+            .into_iter()
+            .filter(|rev| winner.as_ref().is_none_or(|winner| winner.rev() != rev));
+        ahead.more.extend(others.map(|rev| (one.id.clone(), rev)));
+        if let Some(winner) = winner {
+            ahead.take(winner, may_be_large);
+        }
+        if ahead.is_full() {
+            return Ok(ahead);
         }
     }
-    Ok((ahead, taken))
+}
+
+impl Ahead {
+    /// Takes a document, or where it is a large one and there is no room for it, leaves it for later.
+    fn take(&mut self, doc: Doc, may_be_large: bool) {
+        let revision = revision_of(doc);
+        let bytes = revision.held_bytes();
+        if bytes > LARGE_BYTES && !may_be_large {
+            self.is_stopped = true;
+            self.more
+                .push_front((revision.id.clone(), revision.rev().clone()));
+            return;
+        }
+        self.bytes += bytes;
+        self.revisions.push_back(revision);
+    }
+
+    fn is_full(&self) -> bool {
+        self.is_stopped || self.bytes >= AHEAD_BYTES
+    }
 }
 
 fn revision_of(doc: Doc) -> Revision {
@@ -476,5 +560,79 @@ impl From<node::Error> for Failure {
             | node::Error::Internal(_) => Trouble::Fatal,
         };
         Failure::new(trouble, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A document with a leaf of each size.
+    fn write(database: &node::Database, id: &str, sizes: &[usize]) -> Wanted {
+        let mut revs = Vec::new();
+        for (number, size) in sizes.iter().enumerate() {
+            let rev: Rev = format!("1-{number:02x}").parse().unwrap();
+            let edit = Edit::Replicated {
+                id: id.parse().unwrap(),
+                revisions: vec![rev.clone()],
+                deleted: false,
+                body: DocumentBody::from(format!("{{\"text\":\"{}\"}}", "x".repeat(*size))),
+                attachments: Default::default(),
+            };
+            database.save_doc(edit).unwrap().unwrap();
+            revs.push(rev);
+        }
+        Wanted {
+            id: id.parse().unwrap(),
+            revs,
+            ancestors: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_document_is_read_where_there_is_room_and_its_conflicts_one_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = Node::open(node::Options::new(dir.path())).unwrap();
+        let options = node::DatabaseOptions {
+            engine: node::EngineKind::Memory,
+            ..node::DatabaseOptions::default()
+        };
+        let db = node
+            .documents()
+            .create("notes".parse().unwrap(), options)
+            .await
+            .unwrap();
+        let looked = db.run(|database| {
+            look(database);
+            Ok(())
+        });
+        looked.await.unwrap();
+    }
+
+    fn look(database: &node::Database) {
+        let large = LARGE_BYTES + 1;
+        let wanted = [
+            write(database, "a", &[10]),
+            write(database, "b", &[large, large, large]),
+            write(database, "c", &[10, 20]),
+        ];
+        let ahead = read_ahead(database, &wanted, VecDeque::new(), false).unwrap();
+        let ids =
+            |ahead: &Ahead| -> Vec<String> { ahead.revisions.iter().map(|one| one.id.to_string()).collect() };
+        assert_eq!(
+            (ids(&ahead), ahead.taken, ahead.more.len()),
+            (vec!["a".to_owned()], 2, 3)
+        );
+        assert!(ahead.is_stopped);
+        // With room, one at a time.
+        let (mut more, mut taken) = (ahead.more, 2);
+        for left in [2, 1, 0] {
+            let ahead = read_ahead(database, &wanted[taken..], more, true).unwrap();
+            assert_eq!((ids(&ahead), ahead.more.len()), (vec!["b".to_owned()], left));
+            more = ahead.more;
+            taken += ahead.taken;
+        }
+        let ahead = read_ahead(database, &wanted[taken..], more, false).unwrap();
+        assert_eq!((ids(&ahead), ahead.is_stopped), (vec!["c".to_owned(); 2], false));
     }
 }

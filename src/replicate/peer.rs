@@ -11,6 +11,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 
 use super::checkpoint::{Checkpoint, PeerSeq};
+use super::transfer::Room;
 use crate::id::{BlobId, DocId, LocalId, Rev};
 use crate::node::DocumentBody;
 
@@ -137,8 +138,10 @@ pub(super) struct Moved {
 
 /// Revisions that come one after the other.
 pub(super) trait Revisions: Send {
-    /// The next; `None` at the end. What the source does not have any more is left out.
-    fn next(&mut self) -> Answering<'_, Option<Revision>>;
+    /// The next; `None` at the end. What the source does not have any more is left out. A large one is read once there is room.
+    fn next<'a>(&'a mut self, room: &'a mut Room) -> Answering<'a, Option<Revision>>;
+    /// Whether something that was read waits to be taken.
+    fn waits(&self) -> bool;
 }
 
 /// The bytes of an attachment, in pieces.
@@ -153,6 +156,8 @@ pub(super) trait Peer: Send + Sync {
     fn open(&self) -> Answering<'_, bool>;
     /// Makes it; succeeds also where it is there by now.
     fn create(&self) -> Answering<'_, ()>;
+    /// Puts what it has stored on its medium.
+    fn commit(&self) -> Answering<'_, ()>;
     /// What it keeps under this name.
     fn checkpoint(&self, id: LocalId) -> Answering<'_, Option<Kept>>;
     /// Keeps this in place of what has revision `rev`; the revision it has then. Fails with [`Trouble::Conflict`].

@@ -2,7 +2,7 @@
 //! out. No sockets, no clock. (CouchDB, "Replication Protocol".)
 //!
 //! ```text
-//!  Open both ─> (Create) ─> ReadCheckpoint both ─> Changes ──> a batch: Differ ─> Move ──> done in order ──> Keep both
+//!  Open both ─> (Create) ─> ReadCheckpoint both ─> Changes ──> a batch: Differ ─> Move ──> done in order ──> Commit ─> Keep both
 //!                                                     └─ up to BATCHES_MAX batches at once, checkpoints meanwhile
 //! ```
 //!
@@ -83,6 +83,8 @@ pub(super) enum Request {
     Differ { batch: u64, rows: Arc<Vec<Row>> },
     /// Bring these from the source to the target.
     Move { batch: u64, wanted: Arc<Vec<Wanted>> },
+    /// Put what the target has stored on its medium, before this says so.
+    Commit { checkpoint: Arc<Checkpoint> },
     /// Keep this in place of what has revision `rev`.
     Keep {
         side: Side,
@@ -106,6 +108,8 @@ pub(super) enum Answer {
     Wanted(Vec<Wanted>),
     /// Of Move.
     Moved(Moved),
+    /// Of Commit.
+    Committed,
     /// Of Keep: the revision it has now.
     Kept(String),
 }
@@ -337,6 +341,7 @@ impl Session {
             (Request::Changes { .. }, Answer::Page(page)) => self.page_read(page),
             (Request::Differ { batch, .. }, Answer::Wanted(wanted)) => self.differs(batch, wanted),
             (Request::Move { batch, .. }, Answer::Moved(moved)) => self.moved(batch, &moved),
+            (Request::Commit { checkpoint }, Answer::Committed) => self.keep_on_both(&checkpoint),
             (Request::Keep { side, checkpoint, .. }, Answer::Kept(rev)) => {
                 self.side(side).kept = Some(Kept {
                     rev,
@@ -502,7 +507,7 @@ impl Session {
                 pending.ticket = None;
                 pending.not_before = now + wait;
             }
-            (Request::Keep { .. }, _) if self.closing.is_some() => {
+            (Request::Keep { .. } | Request::Commit { .. }, _) if self.closing.is_some() => {
                 self.pending.swap_remove(at);
             }
             _ => {
@@ -555,8 +560,7 @@ impl Session {
             return;
         }
         self.closing = Some(how);
-        self.pending
-            .retain(|pending| matches!(pending.request, Request::Keep { .. }));
+        self.pending.retain(|pending| is_of_checkpoint(&pending.request));
         if self.phase == Phase::Running && self.through != self.recorded && !self.is_keeping() {
             self.keep(self.recorded_at);
         }
@@ -596,13 +600,17 @@ impl Session {
 
     fn is_keeping(&self) -> bool {
         let mut requests = self.pending.iter().map(|pending| &pending.request);
-        requests.any(|request| matches!(request, Request::Keep { .. }))
+        requests.any(is_of_checkpoint)
     }
 
     fn keep(&mut self, now: Duration) {
         self.recorded = self.through.clone();
         self.recorded_at = now;
         let checkpoint = Arc::new(Checkpoint::with(&self.history, self.entry()));
+        self.push(Request::Commit { checkpoint });
+    }
+
+    fn keep_on_both(&mut self, checkpoint: &Arc<Checkpoint>) {
         for side in [Side::Source, Side::Target] {
             let state = &self.sides[side.index()];
             if state.read_only {
@@ -612,7 +620,7 @@ impl Session {
             self.push(Request::Keep {
                 side,
                 rev,
-                checkpoint: Arc::clone(&checkpoint),
+                checkpoint: Arc::clone(checkpoint),
             });
         }
     }
@@ -629,4 +637,8 @@ impl Session {
             stats: self.stats.clone(),
         }
     }
+}
+
+fn is_of_checkpoint(request: &Request) -> bool {
+    matches!(request, Request::Commit { .. } | Request::Keep { .. })
 }

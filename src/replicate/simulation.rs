@@ -170,6 +170,7 @@ fn serve(
             }
             Answer::Moved(moved)
         }
+        Request::Commit { .. } => Answer::Committed,
         Request::Keep {
             side,
             rev,
@@ -512,9 +513,36 @@ fn a_session_that_is_stopped_writes_down_how_far_it_is_and_no_further() {
     let (ended, asked) = hand.run(|_| None);
     assert_eq!(ended.unwrap().source_last_seq, wanted);
     for request in asked {
-        let Request::Keep { checkpoint, .. } = request else {
+        let (Request::Keep { checkpoint, .. } | Request::Commit { checkpoint }) = request else {
             panic!("{request:?}");
         };
         assert_eq!(checkpoint.source_last_seq, wanted);
     }
+}
+
+#[test]
+fn a_checkpoint_is_written_after_the_target_has_put_what_it_says_on_its_medium() {
+    let (ended, asked) = Hand::new(40).run(|_| None);
+    assert!(ended.is_ok());
+    let places = |of: fn(&Request) -> bool| -> Vec<usize> {
+        let places = asked.iter().enumerate().filter(|(_, request)| of(request));
+        places.map(|(place, _)| place).collect()
+    };
+    let commits = places(|request| matches!(request, Request::Commit { .. }));
+    let keeps = places(|request| matches!(request, Request::Keep { .. }));
+    assert!(!keeps.is_empty() && keeps.len() == 2 * commits.len(), "{asked:?}");
+    for (commit, keeps) in commits.iter().zip(keeps.chunks(2)) {
+        assert!(keeps.iter().all(|keep| keep > commit), "{asked:?}");
+    }
+    // One that can't be put there is not said to be.
+    let (ended, asked) = Hand::new(5).run(|request| match request {
+        Request::Commit { .. } => Some(Err(Failure::new(Trouble::Fatal, "no"))),
+        _ => None,
+    });
+    assert_eq!(ended.unwrap_err().trouble, Trouble::Fatal);
+    assert!(
+        !asked
+            .iter()
+            .any(|request| matches!(request, Request::Keep { .. }))
+    );
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -11,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::checkpoint::Checkpoint;
 use super::peer::{ChangesAsk, Failure, Peer, Side};
 use super::session::{Answer, BATCH_ROWS, Plan, Report, Request, Session, Ticket};
-use super::transfer::transfer;
+use super::transfer::{Transfers, transfer};
 use crate::id::LocalId;
 
 /// How long a session that was stopped may take to write down how far it is.
@@ -26,8 +25,8 @@ pub(super) struct Pair {
     pub(super) target: Arc<dyn Peer>,
     /// The name of the checkpoint on both.
     pub(super) checkpoint: LocalId,
-    /// Taken while documents are brought over.
-    pub(super) transfers: Arc<Semaphore>,
+    /// What documents that are brought over take of memory.
+    pub(super) transfers: Arc<Transfers>,
 }
 
 /// Runs a session until it ends; `stop` ends it early, with what is stored written down. `told` hears of it after each step. May be
@@ -98,9 +97,12 @@ async fn ask(pair: &Pair, request: Request) -> Result<Answer, Failure> {
         }
         Request::Differ { rows, .. } => Answer::Wanted(pair.target.differ(&rows).await?),
         Request::Move { wanted, .. } => {
-            let taken = pair.transfers.acquire().await;
-            let _taken = taken.map_err(|_| Failure::fatal("replications have ended"))?;
-            Answer::Moved(transfer(&*pair.source, &*pair.target, &wanted).await?)
+            let room = Transfers::room(&pair.transfers).await?;
+            Answer::Moved(transfer(&*pair.source, &*pair.target, &wanted, room).await?)
+        }
+        Request::Commit { .. } => {
+            pair.target.commit().await?;
+            Answer::Committed
         }
         Request::Keep {
             side: of,

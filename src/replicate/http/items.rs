@@ -86,6 +86,11 @@ impl Items {
         Ok(None)
     }
 
+    /// Bytes of an item that has not ended.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.len()
+    }
+
     /// Whether the array has ended.
     pub(super) fn is_over(&self) -> bool {
         self.state == State::After
