@@ -2,6 +2,7 @@
 
 mod databases;
 mod docs;
+mod find;
 mod over;
 mod replicate;
 mod secret;
@@ -24,6 +25,7 @@ Example:
   refuge db create notes --data ~/refuge
   echo '{\"title\": \"Milk\"}' | refuge db put notes shopping --data ~/refuge
   refuge db get notes shopping --data ~/refuge
+  refuge db find notes '{\"title\": \"Milk\"}' --data ~/refuge
   refuge db changes notes --json --node https://192.168.1.5:8443
 
 A document is written on top of the revision that its _rev or --rev names, as with CouchDB.")]
@@ -137,6 +139,16 @@ enum Command {
         #[command(flatten)]
         place: PlaceArgs,
     },
+    /// Print the documents that match a selector, one a line
+    Find {
+        /// The database
+        #[arg(value_name = "DB")]
+        db: DbName,
+        #[command(flatten)]
+        looked: Box<find::Looked>,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
     /// Copy a database into another, which may have another engine and is made where it is not there
     Copy {
         /// The database
@@ -208,6 +220,7 @@ fn here(node: &Node, command: Command, session: &mut Session) -> anyhow::Result<
         Command::Changes { db, since, limit, .. } => {
             docs::changes(&database(node, db, session)?, &since, limit, session)
         }
+        Command::Find { db, looked, .. } => find::here(&database(node, db, session)?, &looked, session),
         Command::Copy { db, copy, engine, .. } => databases::copy(node, db, copy, &engine, session),
         Command::Compact { db, .. } => databases::compact(&database(node, db, session)?, session),
     }
@@ -223,6 +236,7 @@ impl Command {
             | Command::Put { place, .. }
             | Command::Rm { place, .. }
             | Command::Changes { place, .. }
+            | Command::Find { place, .. }
             | Command::Copy { place, .. }
             | Command::Compact { place, .. } => place,
         }

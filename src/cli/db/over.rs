@@ -11,6 +11,7 @@ use super::super::exit::{Exit, Failure};
 use super::Command;
 use super::databases::{self, Created, DatabaseLine};
 use super::docs::{self, ChangeLine, Row, Written};
+use super::find;
 use crate::http::{Client, Error, Method, Request, StatusCode};
 use crate::id::{DbName, DocId, Rev, StoreName};
 use crate::node::DOCUMENT_BYTES_MAX;
@@ -104,6 +105,7 @@ pub(super) fn run(client: &Client, command: Command, session: &mut Session) -> a
         Command::Rm { db, not_empty, .. } => over.remove_database(&db, not_empty),
         Command::Changes { db, since, limit, .. } => over.changes(&db, since, limit),
         Command::Copy { .. } => {
+        Command::Find { db, looked, .. } => find::over(client, (&db, &path_of(&db)), &looked, over.session),
             let why = "refuge db copy works on a data folder (--data), while its node does not run; between nodes, replicate";
             Err(Failure::new(Exit::Usage, why).into())
         }

@@ -376,3 +376,70 @@ fn an_engine_that_is_not_built_in_is_refused_by_name() {
         assert!(desk.here(["db", "get", &copy, "a"]).done().contains("\"a\":1"));
     }
 }
+
+#[test]
+fn documents_are_found_alike_in_a_folder_and_on_a_node() {
+    let desk = Desk::new();
+    desk.here(["db", "create", "notes"]).done();
+    let design = json!({"language": "query", "views": {"n": {
+        "map": {"fields": {"n": "asc"}}, "reduce": "_count", "options": {"def": {"fields": ["n"]}}}}});
+    let put = |id: &str, json: &Value| {
+        let file = desk.write("doc.json", json.to_string());
+        desk.here(["db", "put", "notes", id, file.to_str().unwrap()])
+            .done();
+    };
+    put("_design/n", &design);
+    for n in 0..7 {
+        put(
+            &format!("doc{n}"),
+            &json!({"n": n, "even": n % 2 == 0, "in": {"a": n, "b": 1}}),
+        );
+    }
+    let searches: [(&[&str], Value); 4] = [
+        (
+            &["{\"n\": {\"$gt\": 4}}", "--fields", "_id"],
+            json!([{"_id": "doc5"}, {"_id": "doc6"}]),
+        ),
+        (
+            &[
+                "{\"n\": {\"$lt\": 4}, \"even\": true}",
+                "--fields",
+                "n,in.a",
+                "--sort",
+                "n",
+                "--descending",
+            ],
+            json!([{"n": 2, "in": {"a": 2}}, {"n": 0, "in": {"a": 0}}]),
+        ),
+        (
+            &["{\"even\": true}", "--fields", "n", "--limit", "2"],
+            json!([{"n": 0}, {"n": 2}]),
+        ),
+        (&["{\"n\": \"none\"}"], json!([])),
+    ];
+    let unsorted = ["db", "find", "notes", "{}", "--sort", "even"];
+    let find = |search: &[&str]| -> Vec<String> {
+        let all = ["db", "find", "notes"].iter().chain(search);
+        all.map(|word| (*word).to_owned()).collect()
+    };
+    let here: Vec<String> = searches
+        .iter()
+        .map(|(search, _)| desk.here(find(search)).done())
+        .collect();
+    for (found, (_, wanted)) in here.iter().zip(&searches) {
+        assert_eq!(json!(lines(found)), *wanted);
+    }
+    desk.here(unsorted).refused(2, "index");
+    desk.here(["db", "find", "notes", "{"]).refused(2, "JSON");
+    desk.here(["db", "find", "notes", "{\"a\": {\"$strange\": 1}}"])
+        .refused(2, "$strange");
+    desk.here(["db", "find", "none", "{}"]).refused(3, "none");
+    let node = desk.claimed_node();
+    for (found, (search, _)) in here.iter().zip(&searches) {
+        assert_eq!(desk.run(find(search)).done(), *found);
+    }
+    desk.run(unsorted).refused(2, "No index exists");
+    desk.run(["db", "find", "none", "{}"])
+        .refused(3, "Database does not exist");
+    drop(node);
+}
