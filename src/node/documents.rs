@@ -41,8 +41,9 @@ struct Inner {
     stores: Stores,
     events: Events,
     shelf: Mutex<Shelf>,
-    /// Held while databases are made, opened and deleted, so that the folder and the shelf change together.
-    changing: Mutex<()>,
+    /// One for each database that is made, opened or deleted now, so that its folder and the shelf change together: one whose server does
+    /// not answer keeps nobody from the others.
+    changing: Mutex<BTreeMap<DbName, Arc<Mutex<()>>>>,
 }
 
 #[derive(Default)]
@@ -86,7 +87,7 @@ impl Documents {
                 stores,
                 events,
                 shelf: Mutex::new(shelf),
-                changing: Mutex::new(()),
+                changing: Mutex::default(),
             }),
         })
     }
@@ -161,7 +162,8 @@ impl Documents {
 
 impl Inner {
     fn create(&self, name: DbName, options: &blanket::Options) -> Result<Db, Error> {
-        let _changing = self.changing();
+        let changing = self.changing(&name);
+        let _changing = lock(&changing);
         {
             let shelf = self.shelf();
             if shelf.names.contains(&name) {
@@ -186,7 +188,8 @@ impl Inner {
     }
 
     fn get(&self, name: &DbName) -> Result<Db, Error> {
-        let _changing = self.changing();
+        let changing = self.changing(name);
+        let _changing = lock(&changing);
         {
             let mut shelf = self.shelf();
             if let Some(db) = shelf.take(name) {
@@ -202,12 +205,18 @@ impl Inner {
         let database = blanket::open_db(&self.folder, name)?;
         let blobs = self.stores.get(database.blobs())?;
         let db = Db::new(name.clone(), database, blobs);
-        self.shelf().put(&db);
+        let mut shelf = self.shelf();
+        // Others were opened meanwhile.
+        if !shelf.make_room() {
+            return Err(Error::Busy);
+        }
+        shelf.put(&db);
         Ok(db)
     }
 
     fn delete(&self, name: &DbName) -> Result<(), Error> {
-        let _changing = self.changing();
+        let changing = self.changing(name);
+        let _changing = lock(&changing);
         if !self.shelf().names.contains(name) {
             return Err(Error::missing(Kind::Database, name));
         }
@@ -231,12 +240,17 @@ impl Inner {
             .expect("no thread panics while it holds the open databases")
     }
 
-    fn changing(&self) -> MutexGuard<'_, ()> {
-        // It guards no data of its own.
-        self.changing
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// What whoever makes, opens or deletes this database holds.
+    fn changing(&self, name: &DbName) -> Arc<Mutex<()>> {
+        let mut changing = lock(&self.changing);
+        changing.retain(|_, held| Arc::strong_count(held) > 1);
+        Arc::clone(changing.entry(name.clone()).or_default())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is guarded is whole at any moment.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl Shelf {
@@ -338,3 +352,4 @@ impl Db {
         Arc::strong_count(&self.inner) == 1
     }
 }
+
