@@ -17,7 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("db", &["id"]),
     ("coffer", &["id", "db", "durable", "http"]),
     ("files", &["id", "coffer", "durable", "http"]),
-    ("blanket", &["id", "db"]),
+    ("blanket", &["id", "db", "http"]),
     ("index", &["id", "db", "blanket"]),
     (
         "node",
