@@ -2,6 +2,9 @@
 
 mod boot;
 mod confine;
+#[cfg(feature = "couchdb")]
+#[cfg(test)]
+mod couchdb_contract;
 mod discover;
 mod housekeeping;
 mod notice;

@@ -17,6 +17,11 @@ pub mod collate;
 #[cfg(test)]
 pub(crate) mod contract;
 mod copy;
+#[cfg(feature = "couchdb")]
+mod couchdb;
+#[cfg(not(feature = "couchdb"))]
+#[path = "blanket/absent/couchdb.rs"]
+mod couchdb;
 mod database;
 mod doc;
 mod engine;
@@ -37,10 +42,11 @@ mod lsm;
 mod lsm;
 mod memory;
 mod merge;
-#[cfg(any(feature = "leveldb", feature = "lsm"))]
+#[cfg(any(feature = "couchdb", feature = "leveldb", feature = "lsm"))]
 mod ordered;
 mod revid;
 pub mod selector;
+mod servers;
 mod settings;
 mod sqlite;
 mod tree;
@@ -63,8 +69,8 @@ pub use find::{
 pub use folder::{
     Options, create_db, create_db_on, list_dbs, open_db, open_db_on, remove_db, remove_db_on, set_aside,
 };
-pub use folder::{Options, create_db, list_dbs, open_db, remove_db, set_aside};
 pub use kind::EngineKind;
+pub use servers::{Allows, Opener, Reveal, ServerPlace, Servers};
 pub use tree::{BadHistory, Leaf, Merged, REVS_LIMIT, RevTree};
 pub use whole::whole;
 pub use writer::EDITS_MAX;

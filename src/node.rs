@@ -92,8 +92,9 @@ pub use crate::blanket::{
     ChangesQuery, Database, DesignError, Doc, Edit, Encoded as EncodedLength, EngineKind,
     Error as DatabaseError, FoundPage, Hint as IndexHint, INDEX_FIELDS_MAX, Index, IndexCandidate,
     IndexField, IndexState, ListQuery, Listed, LocalDoc, NoPlan, Options as DatabaseOptions, PageQuery,
-    Plan as FindPlan, Position, Query as FindQuery, Refused, RevTree, Which, copy as copy_documents,
-    projected, split as split_document, whole as whole_document, with_index, without_index,
+    Plan as FindPlan, Position, Query as FindQuery, Refused, RevTree, ServerPlace as DatabaseServer, Servers,
+    Which, copy as copy_documents, projected, split as split_document, whole as whole_document, with_index,
+    without_index,
 };
 use crate::coffer;
 pub use crate::coffer::{
@@ -129,6 +130,8 @@ pub struct Options {
     pub claim_code: Option<ClaimCode>,
     /// What its owner is to be told of how it was started, until it is started anew.
     pub note: Option<String>,
+    /// How servers are reached that databases are on; what opens them are the node's secrets.
+    pub servers: Servers,
     /// Whether this binary may still be left for the one before: what is on the disk then keeps the form that both know.
     pub is_on_trial: bool,
 }
@@ -145,6 +148,7 @@ impl Options {
             folder,
             claim_code: None,
             note: None,
+            servers: Servers::default(),
             is_on_trial: false,
         }
     }
@@ -215,7 +219,10 @@ impl Node {
             clock: options.clock.clone(),
         };
         let stores = Stores::open(around, &options.main_store)?;
-        let documents = Documents::open(folder.subfolder("databases")?, stores.clone(), events.clone())?;
+        let secrets = Secrets::new(folder.subfolder("secrets")?);
+        let servers = secrets.opening(options.servers);
+        let databases = folder.subfolder("databases")?;
+        let documents = Documents::open(databases, servers, stores.clone(), events.clone())?;
         let health = Health::new(stores.clone());
         health.note("start", options.note);
         if let Some(note) = found.note() {
@@ -240,7 +247,7 @@ impl Node {
                 access,
                 board: Board::new(health.clone()),
                 replications: Replications::new(),
-                secrets: Secrets::new(folder.subfolder("secrets")?),
+                secrets,
                 pulse: Pulse::new(folder.path(), options.clock.clone()),
                 peers: Peers::new(identity.node_id(), options.clock.clone()),
                 gc: Gc::new(

@@ -29,6 +29,7 @@ mod simulation;
 mod transfer;
 mod work;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -71,6 +72,14 @@ impl Options {
                 .filter_map(|range| range.parse().ok())
                 .collect(),
             known,
+        }
+    }
+
+    /// Whether a server at this address may be reached: what is sent in the clear goes to addresses alone that the owner lists.
+    pub fn allows(&self, is_https: bool, address: IpAddr) -> bool {
+        match is_https {
+            true => address::is_allowed(&self.allowed, address),
+            false => address::is_listed(&self.allowed, address),
         }
     }
 

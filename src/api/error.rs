@@ -215,7 +215,9 @@ fn node_outcome(error: &node::Error) -> (StatusCode, &'static str) {
         node::Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         node::Error::NoSpace { .. } => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
         node::Error::ReadOnly { .. } => (StatusCode::SERVICE_UNAVAILABLE, "read_only"),
-        node::Error::Offline { .. } => (StatusCode::SERVICE_UNAVAILABLE, "offline"),
+        node::Error::Offline { .. } | node::Error::Away { .. } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "offline")
+        }
         node::Error::Disk(trouble) => disk_outcome(trouble),
         node::Error::Update(trouble) => update_outcome(trouble),
         node::Error::Folder(_) => (StatusCode::INTERNAL_SERVER_ERROR, "data_folder"),

@@ -3,9 +3,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::anyhow;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::oneshot;
 
 use super::confine::{self, Limits};
@@ -84,6 +85,7 @@ pub fn serve(
         let opened = start_board(config, &mut supervisor);
         // Opening blocks, and the board's light is all that runs yet.
         let node = Node::open(node::Options {
+            servers: reached(replicates_to(config), Handle::current()),
             claim_code: config.claim_code.clone(),
             note: config.note.clone(),
             is_on_trial: config.board.is_some() && board::is_on_trial().await,
@@ -166,10 +168,7 @@ async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) 
         discovery::run(told_of, reached, shutdown).await;
         Ok(())
     });
-    let options = replicate::Options {
-        allowed: config.replicate_allow.clone(),
-        known: Vec::new(),
-    };
+    let options = replicates_to(config);
     let replicating = node.clone();
     supervisor.spawn(|shutdown| async move {
         replicate::run(replicating, options, shutdown).await;
@@ -180,6 +179,23 @@ async fn start_edges(config: &Config, node: &Node, supervisor: &mut Supervisor) 
     supervisor.spawn(|shutdown| housekeeping::tend(tended, shutdown));
     supervisor.spawn(|shutdown| housekeeping::collect(collected, shutdown));
     Ok(ready)
+}
+
+/// Where replications may go, and databases be.
+fn replicates_to(config: &Config) -> replicate::Options {
+    replicate::Options {
+        allowed: config.replicate_allow.clone(),
+        known: Vec::new(),
+    }
+}
+
+/// Servers that databases are on: where replications may go as well.
+pub(super) fn reached(options: replicate::Options, runtime: Handle) -> node::Servers {
+    let allows = move |is_https, address| options.allows(is_https, address);
+    node::Servers {
+        reach: Some((runtime, Arc::new(allows))),
+        reveal: None,
+    }
 }
 
 /// An address that can't be bound is the configuration's fault: the key is named.

@@ -62,6 +62,7 @@ fn of_node(error: &node::Error) -> Outcome {
         node::Error::Folder(error) => of_folder(error),
         node::Error::Conflict { .. }
         | node::Error::Offline { .. }
+        | node::Error::Away { .. }
         | node::Error::Disk(_)
         | node::Error::Update(_)
         | node::Error::Incomplete { .. }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
+use super::boot;
 use crate::coffer::{self, Compression, Remote};
 use crate::files::{RemoteRefs, Repository};
 use crate::http::{Client, NodeUrl, Token, Trust};
 use crate::id::StoreName;
 use crate::node::{self, Node};
+use crate::replicate;
 
 /// How a place is reached.
 #[derive(Debug)]
@@ -60,6 +62,7 @@ impl Place {
             Access::Folder { data, create } => {
                 let node = Node::open(node::Options {
                     create,
+                    servers: boot::reached(replicate::Options::of_user(Vec::new()), runtime.clone()),
                     ..node::Options::new(data)
                 })?;
                 let repository = node.repository(name)?;

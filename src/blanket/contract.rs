@@ -25,6 +25,8 @@ use super::doc::{Attachment, AttachmentEdit, Body, Doc, Edit, Refused};
 use super::engine::Engine;
 use super::kind::EngineKind;
 use super::memory::Memory;
+#[cfg(feature = "couchdb")]
+use super::servers::{ServerPlace, Servers};
 use super::settings::Settings;
 use super::sqlite::{DOCUMENTS_FILE, Sqlite};
 use super::tree::REVS_LIMIT;
@@ -52,7 +54,12 @@ macro_rules! contract {
     ($name:ident, $open:expr, $keeps:expr) => {
         mod $name {
             use super::*;
-            $crate::blanket::contract::contract!(@each $open, $keeps,
+            $crate::blanket::contract::contract!(@of $crate::blanket::contract::Subject::new($open, $keeps));
+        }
+    };
+    // An engine whose subjects are made in another way.
+    (@of $subject:expr) => {
+        $crate::blanket::contract::contract!(@each $subject,
                 a_document_comes_back_as_it_was_written
                 a_new_edit_must_follow_a_leaf
                 a_deleted_document_is_answered_and_can_be_written_again
@@ -78,13 +85,12 @@ macro_rules! contract {
                 compaction_loses_nothing
                 every_blob_that_a_leaf_names_is_told
                 agrees_with_the_model
-            );
-        }
+        );
     };
-    (@each $open:expr, $keeps:expr, $($promise:ident)*) => {
+    (@each $subject:expr, $($promise:ident)*) => {
         $(#[test]
         fn $promise() {
-            $crate::blanket::contract::$promise(&$crate::blanket::contract::Subject::new($open, $keeps));
+            $crate::blanket::contract::$promise(&$subject);
         })*
     };
 }
@@ -115,12 +121,61 @@ contract!(
 /// An engine under test and the folder it lives in.
 pub(crate) struct Subject {
     folder: TempDir,
-    open: Open,
+    open: Opened,
     keeps: Keeps,
 }
 
+/// How an engine under test is opened.
+enum Opened {
+    By(Open),
+    /// On a database of a server; another is made where the other function is asked.
+    #[cfg(feature = "couchdb")]
+    On(ServerPlace, Servers, Serve),
+}
+
+/// Has a server in a folder, and names a database of it that is not there yet.
+#[cfg(feature = "couchdb")]
+pub(crate) type Serve = fn(&Path) -> (ServerPlace, Servers);
+
 impl Subject {
     pub(super) fn new(open: Open, keeps: Keeps) -> Subject {
+        Subject::of(Opened::By(open), keeps)
+    }
+
+    /// The engine `couchdb` on a server.
+    #[cfg(feature = "couchdb")]
+    pub(crate) fn on_server(serve: Serve) -> Subject {
+        let mut subject = Subject::of(Opened::By(|_| Arc::new(Memory::default())), Keeps::Everything);
+        let (place, servers) = serve(subject.folder.path());
+        subject.open = Opened::On(place, servers, serve);
+        subject
+    }
+
+    /// Whether what it keeps is in its folder.
+    fn is_here(&self) -> bool {
+        matches!(self.open, Opened::By(_))
+    }
+
+    /// Another of its kind.
+    fn another(&self) -> Subject {
+        match self.open {
+            Opened::By(open) => Subject::new(open, self.keeps),
+            #[cfg(feature = "couchdb")]
+            Opened::On(_, _, serve) => Subject::on_server(serve),
+        }
+    }
+
+    fn open(&self) -> Arc<dyn Engine> {
+        match &self.open {
+            Opened::By(open) => open(self.folder.path()),
+            #[cfg(feature = "couchdb")]
+            Opened::On(place, servers, _) => {
+                crate::blanket::couchdb::open(self.folder.path(), servers, Some(place)).expect("a server")
+            }
+        }
+    }
+
+    fn of(open: Opened, keeps: Keeps) -> Subject {
         // In memory where that can be had: what is flushed matters here, not how long it takes.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         Subject {
@@ -132,7 +187,7 @@ impl Subject {
 
     /// An empty database over the engine.
     pub(super) fn create(&self) -> Database {
-        let engine = (self.open)(self.folder.path());
+        let engine = self.open();
         let settings = Settings::fresh(StoreName::main(), REVS_LIMIT).expect("random numbers");
         settings.write(&engine).expect("an empty engine takes settings");
         over(engine)
@@ -143,7 +198,7 @@ impl Subject {
         match self.keeps {
             Keeps::Everything => {
                 drop(database);
-                over((self.open)(self.folder.path()))
+                over(self.open())
             }
             Keeps::Nothing => database,
         }

@@ -33,6 +33,32 @@ pub enum Error {
         /// Its name, and that of its feature.
         engine: &'static str,
     },
+    /// A server can't keep a database: what is said of it is wrong.
+    #[error("{reason}")]
+    BadServer {
+        /// A sentence.
+        reason: String,
+    },
+    /// The server that a database is on does not answer, or not as it should: nothing was written.
+    #[error("{url}: {reason}")]
+    Server {
+        /// The database on the server.
+        url: String,
+        /// A sentence.
+        reason: String,
+    },
+    /// Another node has what is on the server, or opened it since this one did.
+    #[error("{url} is another node's, or was opened by another since: one node at a time has it")]
+    Taken {
+        /// The database on the server.
+        url: String,
+    },
+    /// One value is longer than its engine takes.
+    #[error("this engine takes at most {most} bytes in one piece")]
+    TooLong {
+        /// As many as it takes.
+        most: usize,
+    },
     /// It was written by a newer Refuge.
     #[error("{} was written by a newer refuge: install that", path.display())]
     Newer {
@@ -126,6 +152,11 @@ impl Error {
                 what: what.clone(),
             },
             Error::DamagedDoc { id } => Error::DamagedDoc { id: id.clone() },
+            Error::Server { url, reason } => Error::Server {
+                url: url.clone(),
+                reason: reason.clone(),
+            },
+            Error::TooLong { most } => Error::TooLong { most: *most },
             other => Error::ReadOnly {
                 path: PathBuf::new(),
                 reason: other.to_string(),

@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/notes%2F2026/documents.db     the files of the engine sqlite; their name says which engine a database has
 //! DIR/NAME/lsm/ DIR/NAME/leveldb/   those of the engines of these names
+//! DIR/NAME/couchdb/                 where the server is that the engine of this name keeps its rows on
 //! DIR/notes%2F2026/find.db          its Mango indexes, made again where they are gone: see find/store.rs
 //! DIR/NAME.new/                     one that is being made: left over after a crash, and then of no use
 //! DIR/NAME.removed/                 one that is being removed: finished when the next one is
@@ -20,10 +21,11 @@ use super::engine::Engine;
 use super::error::Error;
 use super::kind::EngineKind;
 use super::memory::Memory;
+use super::servers::{ServerPlace, Servers};
 use super::settings::{self, Settings};
 use super::sqlite::{DOCUMENTS_FILE, Sqlite};
 use super::tree::REVS_LIMIT;
-use super::{leveldb, lsm};
+use super::{couchdb, leveldb, lsm};
 use crate::id::{DbName, StoreName};
 
 /// What a database is made as.
@@ -35,6 +37,8 @@ pub struct Options {
     pub blobs: StoreName,
     /// Revisions of a branch that are remembered.
     pub revs_limit: u32,
+    /// Where the engine `couchdb` keeps its rows; no other takes one.
+    pub server: Option<ServerPlace>,
 }
 
 impl Default for Options {
@@ -43,6 +47,7 @@ impl Default for Options {
             engine: EngineKind::Sqlite,
             blobs: StoreName::main(),
             revs_limit: REVS_LIMIT,
+            server: None,
         }
     }
 }
@@ -52,6 +57,24 @@ impl Default for Options {
 /// # Errors
 /// [`Error::Exists`], [`Error::Full`], [`Error::Io`]: none was made.
 pub fn create_db(folder: &Path, name: &DbName, options: &Options) -> Result<Database, Error> {
+    create_db_on(folder, name, options, &Servers::default())
+}
+
+/// As [`create_db`], where servers may be reached.
+///
+/// # Errors
+/// As [`create_db`]; [`Error::BadServer`], [`Error::Server`]: what was made on the server is deleted again where it can be reached.
+pub fn create_db_on(
+    folder: &Path,
+    name: &DbName,
+    options: &Options,
+    servers: &Servers,
+) -> Result<Database, Error> {
+    if options.server.is_some() && options.engine != EngineKind::Couchdb {
+        return Err(Error::BadServer {
+            reason: "only the engine couchdb keeps its rows on a server".to_owned(),
+        });
+    }
     let settings = Settings::fresh(options.blobs.clone(), options.revs_limit)?;
     if options.engine == EngineKind::Memory {
         let engine: Arc<dyn Engine> = Arc::new(Memory::default());
@@ -64,12 +87,14 @@ pub fn create_db(folder: &Path, name: &DbName, options: &Options) -> Result<Data
     }
     make_folder(folder)?;
     let fresh = sibling(&place, ".new");
+    give_up(&fresh, servers);
     remove_folder(&fresh)?;
     make_folder(&fresh)?;
-    {
-        // Closed before it is renamed: engines know their files by path.
-        let engine = open_engine(options.engine, &fresh)?;
-        settings.write(&engine)?;
+    // Closed before it is renamed: engines know their files by path.
+    let engine = open_engine(options.engine, &fresh, (servers, options.server.as_ref()));
+    if let Err(error) = engine.and_then(|engine| settings.write(&engine)) {
+        give_up(&fresh, servers);
+        return Err(error);
     }
     sync(&fresh)?;
     fs::rename(&fresh, &place).map_err(|error| Error::io(&place, error))?;
@@ -78,7 +103,7 @@ pub fn create_db(folder: &Path, name: &DbName, options: &Options) -> Result<Data
         let _ = fs::rename(&place, &fresh);
         return Err(error);
     }
-    open_db(folder, name)
+    open_db_on(folder, name, servers)
 }
 
 /// Opens a database.
@@ -86,12 +111,20 @@ pub fn create_db(folder: &Path, name: &DbName, options: &Options) -> Result<Data
 /// # Errors
 /// [`Error::Missing`], [`Error::Corrupt`], [`Error::Newer`], [`Error::NoEngine`].
 pub fn open_db(folder: &Path, name: &DbName) -> Result<Database, Error> {
+    open_db_on(folder, name, &Servers::default())
+}
+
+/// As [`open_db`], where servers may be reached.
+///
+/// # Errors
+/// As [`open_db`]; [`Error::Server`], [`Error::Taken`].
+pub fn open_db_on(folder: &Path, name: &DbName, servers: &Servers) -> Result<Database, Error> {
     let place = folder.join(name.folder_name());
     if !place.is_dir() {
         return Err(Error::Missing { name: name.clone() });
     }
     let kind = kind_of(&place)?;
-    let engine = open_engine(kind, &place)?;
+    let engine = open_engine(kind, &place, (servers, None))?;
     if settings::is_newer(&engine)? {
         return Err(Error::Newer { path: place });
     }
@@ -128,7 +161,18 @@ pub fn list_dbs(folder: &Path) -> Result<Vec<DbName>, Error> {
 /// # Errors
 /// [`Error::Missing`], [`Error::Io`].
 pub fn remove_db(folder: &Path, name: &DbName) -> Result<(), Error> {
+    remove_db_on(folder, name, &Servers::default())
+}
+
+/// As [`remove_db`], where servers may be reached: what a database has on one is deleted first.
+///
+/// # Errors
+/// As [`remove_db`]; [`Error::Server`], [`Error::Taken`]: nothing was removed.
+pub fn remove_db_on(folder: &Path, name: &DbName, servers: &Servers) -> Result<(), Error> {
     let place = folder.join(name.folder_name());
+    if couchdb::is_there(&place) {
+        couchdb::remove(&place, servers)?;
+    }
     let gone = sibling(&place, ".removed");
     // What a crash left of the last removal.
     remove_folder(&gone)?;
@@ -162,12 +206,24 @@ pub fn set_aside(folder: &Path, name: &DbName) -> Result<PathBuf, Error> {
     Ok(aside)
 }
 
-fn open_engine(kind: EngineKind, place: &Path) -> Result<Arc<dyn Engine>, Error> {
+fn open_engine(
+    kind: EngineKind,
+    place: &Path,
+    (servers, server): (&Servers, Option<&ServerPlace>),
+) -> Result<Arc<dyn Engine>, Error> {
     match kind {
         EngineKind::Sqlite => Ok(Arc::new(Sqlite::open(&place.join(DOCUMENTS_FILE))?)),
         EngineKind::Lsm => lsm::open(place),
         EngineKind::Leveldb => leveldb::open(place),
+        EngineKind::Couchdb => couchdb::open(place, servers, server),
         EngineKind::Memory => Ok(Arc::new(Memory::default())),
+    }
+}
+
+/// Deletes what a database that was not made whole has on a server; who asks for the same place again hears what is left there.
+fn give_up(fresh: &Path, servers: &Servers) {
+    if couchdb::is_there(fresh) {
+        let _ = couchdb::remove(fresh, servers);
     }
 }
 
@@ -181,6 +237,9 @@ fn kind_of(place: &Path) -> Result<EngineKind, Error> {
     }
     if leveldb::is_there(place) {
         return Ok(EngineKind::Leveldb);
+    }
+    if couchdb::is_there(place) {
+        return Ok(EngineKind::Couchdb);
     }
     Err(Error::Corrupt {
         path: place.to_owned(),
@@ -344,7 +403,7 @@ mod tests {
             };
             create_db(dir.path(), &name, &options).unwrap();
             let place = dir.path().join(name.folder_name());
-            let engine = open_engine(kind, &place).unwrap();
+            let engine = open_engine(kind, &place, (&Servers::default(), None)).unwrap();
             let newer = ("format", 2_u32.to_be_bytes().to_vec());
             let group = || crate::blanket::engine::Group {
                 settings: vec![newer.clone()],
@@ -377,6 +436,7 @@ mod tests {
             EngineKind::Sqlite,
             EngineKind::Lsm,
             EngineKind::Leveldb,
+            EngineKind::Couchdb,
             EngineKind::Memory,
         ] {
             assert_eq!(kind.to_string().parse::<EngineKind>().unwrap(), kind);

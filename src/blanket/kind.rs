@@ -14,6 +14,8 @@ pub enum EngineKind {
     Lsm,
     /// A LevelDB, which other programs can read. Only where it is built in.
     Leveldb,
+    /// On a server that speaks CouchDB's API. Only where it is built in.
+    Couchdb,
     /// In memory: gone when it is closed. For tests and for trying things out.
     Memory,
 }
@@ -24,6 +26,7 @@ impl fmt::Display for EngineKind {
             EngineKind::Sqlite => "sqlite",
             EngineKind::Lsm => "lsm",
             EngineKind::Leveldb => "leveldb",
+            EngineKind::Couchdb => "couchdb",
             EngineKind::Memory => "memory",
         })
     }
@@ -37,6 +40,7 @@ impl FromStr for EngineKind {
             "sqlite" => Ok(EngineKind::Sqlite),
             "lsm" => Ok(EngineKind::Lsm),
             "leveldb" => Ok(EngineKind::Leveldb),
+            "couchdb" => Ok(EngineKind::Couchdb),
             "memory" => Ok(EngineKind::Memory),
             other => Err(Error::NoEngine {
                 engine: other.to_owned(),

@@ -29,7 +29,7 @@ use rusty_leveldb::{DB, LdbIterator, Options, WriteBatch};
 
 use self::disk::Disk;
 use self::health::Health;
-use super::engine::Engine;
+use super::engine::{Engine, Sizes};
 use super::error::Error;
 use super::ordered::{self, Batch, Moment, Opening, Ordered, Range, Store, Walker};
 
@@ -59,7 +59,7 @@ const KEYS_HELD: usize = 256;
 
 /// Opens the database in a folder, or makes one in it.
 pub(super) fn open(place: &Path) -> Result<Arc<dyn Engine>, Error> {
-    Ok(Arc::new(Ordered::<Leveldb>::open(place)?))
+    Ok(Arc::new(Ordered::<Leveldb>::open(place, ())?))
 }
 
 /// Whether a folder holds one.
@@ -77,7 +77,9 @@ struct Leveldb {
 impl Store for Leveldb {
     const FOLDER: &'static str = "leveldb";
 
-    fn open(folder: &Path, opening: Opening) -> Result<Leveldb, Error> {
+    type Around = ();
+
+    fn open(folder: &Path, opening: Opening, (): &()) -> Result<Leveldb, Error> {
         // What it can read of its logs is written into tables before anything else: also where that is in doubt.
         if opening != Opening::New {
             logs::check(folder)?;
@@ -135,6 +137,14 @@ impl Store for Leveldb {
             (Ok(()), None) => Ok(()),
         }
     }
+
+    fn sizes(&self) -> Result<Sizes, Error> {
+        ordered::sizes::sizes_of(&self.folder)
+    }
+
+    fn compact(&self) -> Option<Result<(), Error>> {
+        None
+    }
 }
 
 impl Leveldb {
@@ -157,6 +167,10 @@ impl Moment for At<'_> {
             Ok(ControlFlow::Break(()))
         })?;
         Ok(value)
+    }
+
+    fn look_ahead(&mut self, _: &[Vec<u8>]) -> Result<(), Error> {
+        Ok(())
     }
 
     fn walk(&mut self, range: Range<'_>, descending: bool, walker: &mut Walker<'_>) -> Result<(), Error> {

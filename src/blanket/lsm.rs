@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable, Snapshot};
 
-use super::engine::Engine;
+use super::engine::{Engine, Sizes};
 use super::error::Error;
 use super::ordered::{self, Batch, Moment, Opening, Ordered, Range, Store, Walker};
 
@@ -45,7 +45,7 @@ const KEYSPACE_FOLDERS: [&str; 2] = ["keyspaces/0", "keyspaces/1"];
 
 /// Opens the database in a folder, or makes one in it.
 pub(super) fn open(place: &Path) -> Result<Arc<dyn Engine>, Error> {
-    Ok(Arc::new(Ordered::<Lsm>::open(place)?))
+    Ok(Arc::new(Ordered::<Lsm>::open(place, ())?))
 }
 
 /// Whether a folder holds one.
@@ -63,7 +63,9 @@ struct Lsm {
 impl Store for Lsm {
     const FOLDER: &'static str = "lsm";
 
-    fn open(folder: &Path, opening: Opening) -> Result<Lsm, Error> {
+    type Around = ();
+
+    fn open(folder: &Path, opening: Opening, (): &()) -> Result<Lsm, Error> {
         let is_new = opening == Opening::New;
         if !is_new {
             check_files(folder)?;
@@ -111,6 +113,14 @@ impl Store for Lsm {
         }
         written.commit().map_err(|error| failed(&self.folder, error))
     }
+
+    fn sizes(&self) -> Result<Sizes, Error> {
+        ordered::sizes::sizes_of(&self.folder)
+    }
+
+    fn compact(&self) -> Option<Result<(), Error>> {
+        None
+    }
 }
 
 struct At<'a> {
@@ -123,6 +133,10 @@ impl Moment for At<'_> {
         let value = self.snapshot.get(&self.store.keys, key);
         let value = value.map_err(|error| failed(&self.store.folder, error))?;
         Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn look_ahead(&mut self, _: &[Vec<u8>]) -> Result<(), Error> {
+        Ok(())
     }
 
     fn walk(&mut self, range: Range<'_>, descending: bool, walker: &mut Walker<'_>) -> Result<(), Error> {

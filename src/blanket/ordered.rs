@@ -1,4 +1,4 @@
-//! Documents in any store of ordered keys: one layout, one codec, one way to fail, for the engines `lsm` and `leveldb`.
+//! Documents in any store of ordered keys: one layout, one codec, one way to fail, for the engines `lsm`, `leveldb` and `couchdb`.
 //!
 //! ```text
 //!  Engine ──> Ordered ──┬─ layout   keys and sealed values; each is compared with a checksum when it is read
@@ -6,20 +6,25 @@
 //!                       ├─ group    a group as one batch, with the counters it changes
 //!                       ├─ doubt    that a write failed, remembered for whoever opens the store next
 //!                       └─ rewrite  compaction: what is in use into a fresh folder, which takes the place of the other
-//!                            └─> Store: lsm (fjall), leveldb (rusty-leveldb)
+//!                            └─> Store: lsm (fjall), leveldb (rusty-leveldb), couchdb (a server)
 //! ```
 //!
 //! A store gives three things: a batch that is durable as a whole or not there, one moment to read at, keys in the order of
 //! their bytes. It need not find damage by itself, and may take no more writes after one failed: then the state of its log is
 //! unknown. Where the disk was full, it is closed and opened again as soon as there is room, which drops what was half written.
-//! Where anything else failed, the database takes no more writes until it is opened again, as everywhere in Refuge.
+//! Where anything else failed, the database takes no more writes until it is opened again, as everywhere in Refuge; but where a server
+//! did not answer, its store knows by itself what became of the batch.
 
 mod doubt;
 mod group;
 mod layout;
 mod rewrite;
 mod rows;
+#[cfg(any(feature = "leveldb", feature = "lsm"))]
+pub(super) mod sizes;
+#[cfg(any(feature = "leveldb", feature = "lsm"))]
 pub(super) mod tail;
+#[cfg(any(feature = "leveldb", feature = "lsm"))]
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -61,11 +66,14 @@ pub(super) trait Store: Send + Sync + Sized + 'static {
     /// The name of its folder in a database's folder: it tells which engine a database has.
     const FOLDER: &'static str;
 
+    /// What it takes to open one besides its folder.
+    type Around: Send + Sync + 'static;
+
     /// Opens the store in `folder`.
     ///
     /// # Errors
     /// [`Error::Corrupt`]: nothing was changed.
-    fn open(folder: &Path, opening: Opening) -> Result<Self, Error>;
+    fn open(folder: &Path, opening: Opening, around: &Self::Around) -> Result<Self, Error>;
 
     /// Reads at one moment.
     ///
@@ -77,7 +85,17 @@ pub(super) trait Store: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// [`Error::Full`], [`Error::Io`], [`Error::Corrupt`]: all of it or nothing is there once the store is opened again.
+    /// [`Error::Server`], [`Error::TooLong`]: nothing of it is there, and the store goes on.
     fn write(&self, batch: &Batch) -> Result<(), Error>;
+
+    /// Bytes on the medium.
+    ///
+    /// # Errors
+    /// Where they can't be told.
+    fn sizes(&self) -> Result<Sizes, Error>;
+
+    /// Gives back what is not in use; `None` where for that the store is made anew.
+    fn compact(&self) -> Option<Result<(), Error>>;
 }
 
 /// What a store holds at one moment.
@@ -88,6 +106,12 @@ pub(super) trait Moment {
     /// Where it can't be read.
     fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
 
+    /// Tells which keys are asked for next: a store that is far away reads them at once.
+    ///
+    /// # Errors
+    /// Where they can't be read.
+    fn look_ahead(&mut self, keys: &[Vec<u8>]) -> Result<(), Error>;
+
     /// Keys in order, or in the other one.
     ///
     /// # Errors
@@ -96,9 +120,10 @@ pub(super) trait Moment {
 }
 
 /// Documents in a store of ordered keys.
-pub(super) struct Ordered<S> {
+pub(super) struct Ordered<S: Store> {
     /// The folder of the store.
     folder: PathBuf,
+    around: S::Around,
     /// `None` where it was closed and could not be opened again.
     store: RwLock<Option<S>>,
     /// Held by whoever writes: a compaction beside reads, but no writes.
@@ -119,7 +144,7 @@ enum Stopped {
 
 impl<S: Store> Ordered<S> {
     /// Opens the database in a folder, or makes one in it.
-    pub(super) fn open(place: &Path) -> Result<Ordered<S>, Error> {
+    pub(super) fn open(place: &Path, around: S::Around) -> Result<Ordered<S>, Error> {
         let folder = place.join(S::FOLDER);
         rewrite::finish(&folder)?;
         let opening = match folder.is_dir() {
@@ -130,7 +155,7 @@ impl<S: Store> Ordered<S> {
         if opening == Opening::New {
             private_folder(&folder)?;
         }
-        let store = S::open(&folder, opening)?;
+        let store = S::open(&folder, opening, &around)?;
         match opening {
             Opening::New => store.write(&layout::first())?,
             Opening::Again | Opening::InDoubt => {
@@ -140,6 +165,7 @@ impl<S: Store> Ordered<S> {
         }
         Ok(Ordered {
             folder,
+            around,
             store: RwLock::new(Some(store)),
             changing: Mutex::new(()),
             stopped: Mutex::new(Stopped::No),
@@ -189,7 +215,7 @@ impl<S: Store> Ordered<S> {
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         // One at a time may have a folder open.
         *store = None;
-        let opened = store.insert(S::open(&self.folder, Opening::InDoubt)?);
+        let opened = store.insert(S::open(&self.folder, Opening::InDoubt, &self.around)?);
         if opened
             .read(|moment| group::counters(moment, &self.folder))?
             .groups
@@ -204,6 +230,9 @@ impl<S: Store> Ordered<S> {
 
     /// Why no more writes are taken after this failure.
     fn why(&self, error: &Error, store: &S, batch: &Batch) -> Stopped {
+        if matches!(error, Error::Server { .. } | Error::TooLong { .. }) {
+            return Stopped::No;
+        }
         doubt::mark(&self.folder);
         let Error::Full { .. } = error else {
             return Stopped::Failed(error.to_string());
@@ -231,10 +260,7 @@ impl<S: Store> Ordered<S> {
 impl<S: Store> Engine for Ordered<S> {
     fn update(&self, ids: &[DocId], merge: &mut Merge<'_>) -> Result<(), Error> {
         self.write(|moment| {
-            let mut before = Vec::with_capacity(ids.len());
-            for id in ids {
-                before.push(rows::stored(moment, id, &self.folder)?);
-            }
+            let before = rows::stored_all(moment, ids, &self.folder)?;
             let record = |stored: &Option<layout::Stored>| {
                 stored.as_ref().map(|stored| Record {
                     seq: stored.seq,
@@ -252,12 +278,8 @@ impl<S: Store> Engine for Ordered<S> {
     }
 
     fn sizes(&self) -> Result<Sizes, Error> {
-        let file_bytes = used_bytes(&self.folder)?;
-        Ok(Sizes {
-            file_bytes,
-            // What of it is in use, only a compaction would tell.
-            active_bytes: file_bytes,
-        })
+        let store = self.store.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        store.as_ref().ok_or_else(|| self.closed())?.sizes()
     }
 
     fn load(&self, id: &DocId, which: &Which) -> Result<Option<Loaded>, Error> {
@@ -310,7 +332,11 @@ impl<S: Store> Engine for Ordered<S> {
     fn compact(&self) -> Result<(), Error> {
         let _changing = lock(&self.changing);
         self.writable()?;
-        rewrite::rewrite(&self.folder, &self.store)
+        let by_itself = {
+            let store = self.store.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+            store.as_ref().ok_or_else(|| self.closed())?.compact()
+        };
+        by_itself.unwrap_or_else(|| rewrite::rewrite(&self.folder, &self.store, &self.around))
     }
 
     fn check(&self) -> Result<Option<String>, Error> {
@@ -341,24 +367,4 @@ pub(super) fn has_room(folder: &Path) -> Result<bool, Error> {
     #[expect(clippy::useless_conversion, reason = "narrower on 32-bit systems")]
     let bytes = u64::from(room.blocks_available()).saturating_mul(u64::from(room.fragment_size()));
     Ok(bytes >= ROOM_BYTES)
-}
-
-/// Bytes that the medium holds for the files below a folder: a log may be longer than what is written of it.
-fn used_bytes(folder: &Path) -> Result<u64, Error> {
-    use std::os::unix::fs::MetadataExt;
-    /// The unit of `st_blocks`, whatever the file system's is.
-    const BLOCK_BYTES: u64 = 512;
-    let mut bytes = 0;
-    let entries = fs::read_dir(folder).map_err(|error| Error::io(folder, error))?;
-    for entry in entries {
-        let path = entry.map_err(|error| Error::io(folder, error))?.path();
-        match fs::symlink_metadata(&path) {
-            Ok(found) if found.is_dir() => bytes += used_bytes(&path)?,
-            Ok(found) => bytes += found.blocks() * BLOCK_BYTES,
-            // A compaction of the store removed it meanwhile.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io(&path, error)),
-        }
-    }
-    Ok(bytes)
 }

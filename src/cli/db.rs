@@ -52,12 +52,14 @@ enum Command {
         /// Its name
         #[arg(value_name = "DB")]
         db: DbName,
-        /// What keeps it: sqlite; where they are built in, lsm or leveldb; memory
+        /// What keeps it: sqlite; where they are built in, lsm, leveldb or couchdb; memory
         #[arg(long, value_name = "ENGINE", default_value = "sqlite")]
         engine: String,
         /// Revisions of a branch that are remembered
         #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
         revs_limit: u32,
+        #[command(flatten)]
+        server: Box<databases::ServerArgs>,
         #[command(flatten)]
         place: PlaceArgs,
     },
@@ -161,6 +163,8 @@ enum Command {
         #[arg(long, value_name = "ENGINE", default_value = "sqlite")]
         engine: String,
         #[command(flatten)]
+        server: Box<databases::ServerArgs>,
+        #[command(flatten)]
         place: PlaceArgs,
     },
     /// Give back the space of what was deleted and replaced
@@ -201,8 +205,9 @@ fn here(node: &Node, command: Command, session: &mut Session) -> anyhow::Result<
             db,
             engine,
             revs_limit,
+            server,
             place,
-        } => databases::create(node, db, &place.store, (&engine, revs_limit), session),
+        } => databases::create(node, db, &place.store, (&engine, revs_limit, &server), session),
         Command::Ls { db: None, .. } => databases::list(node, session),
         Command::Ls { db: Some(db), .. } => docs::list(&database(node, db, session)?, session),
         Command::Info { db, .. } => databases::info(&database(node, db, session)?, session),
@@ -221,7 +226,13 @@ fn here(node: &Node, command: Command, session: &mut Session) -> anyhow::Result<
             docs::changes(&database(node, db, session)?, &since, limit, session)
         }
         Command::Find { db, looked, .. } => find::here(&database(node, db, session)?, &looked, session),
-        Command::Copy { db, copy, engine, .. } => databases::copy(node, db, copy, &engine, session),
+        Command::Copy {
+            db,
+            copy,
+            engine,
+            server,
+            ..
+        } => databases::copy(node, db, copy, (&engine, &server), session),
         Command::Compact { db, .. } => databases::compact(&database(node, db, session)?, session),
     }
 }
@@ -250,7 +261,7 @@ fn database(node: &Node, db: DbName, session: &Session) -> anyhow::Result<Db> {
 
 fn engine_kind(text: &str) -> anyhow::Result<EngineKind> {
     text.parse().map_err(|_| {
-        let why = format!("there is no engine {text:?}: sqlite, lsm, leveldb, memory");
+        let why = format!("there is no engine {text:?}: sqlite, lsm, leveldb, couchdb, memory");
         Failure::new(Exit::Usage, why).into()
     })
 }

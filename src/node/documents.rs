@@ -17,7 +17,7 @@ use super::blobs::Blobs;
 use super::error::{Error, Kind};
 use super::events::{Event, Events};
 use super::stores::Stores;
-use crate::blanket::{self, Database};
+use crate::blanket::{self, Database, Servers};
 use crate::db;
 use crate::id::{BlobId, DbName, Seq, SeqError, StoreName};
 
@@ -38,6 +38,7 @@ pub struct Documents {
 
 struct Inner {
     folder: PathBuf,
+    servers: Servers,
     stores: Stores,
     events: Events,
     shelf: Mutex<Shelf>,
@@ -75,7 +76,12 @@ struct DbInner {
 
 impl Documents {
     /// Finds the databases below `folder`. Blocking; opens none.
-    pub(super) fn open(folder: PathBuf, stores: Stores, events: Events) -> Result<Documents, Error> {
+    pub(super) fn open(
+        folder: PathBuf,
+        servers: Servers,
+        stores: Stores,
+        events: Events,
+    ) -> Result<Documents, Error> {
         let names = blanket::list_dbs(&folder)?.into_iter().collect();
         let shelf = Shelf {
             names,
@@ -84,6 +90,7 @@ impl Documents {
         Ok(Documents {
             inner: Arc::new(Inner {
                 folder,
+                servers,
                 stores,
                 events,
                 shelf: Mutex::new(shelf),
@@ -101,7 +108,7 @@ impl Documents {
     ///
     /// # Errors
     /// [`Error::Conflict`] where there is one of this name; [`Error::Missing`] without the store of its attachments;
-    /// [`Error::Invalid`] for an engine that is not built in, or one database too many.
+    /// [`Error::Invalid`] for an engine that is not built in, or one database too many; [`Error::Away`].
     pub async fn create(&self, name: DbName, options: blanket::Options) -> Result<Db, Error> {
         let inner = Arc::clone(&self.inner);
         db::crossing(move || inner.create(name, &options)).await
@@ -110,7 +117,7 @@ impl Documents {
     /// A database by name, opened where it is not.
     ///
     /// # Errors
-    /// [`Error::Missing`]; [`Error::Busy`] where as many as may be open are in use.
+    /// [`Error::Missing`]; [`Error::Busy`] where as many as may be open are in use; [`Error::Away`].
     pub async fn get(&self, name: DbName) -> Result<Db, Error> {
         if let Some(db) = self.inner.shelf().take(&name) {
             return Ok(db);
@@ -177,7 +184,7 @@ impl Inner {
             }
         }
         let blobs = self.stores.get(&options.blobs)?;
-        let database = blanket::create_db(&self.folder, &name, options)?;
+        let database = blanket::create_db_on(&self.folder, &name, options, &self.servers)?;
         let db = Db::new(name.clone(), database, blobs);
         let mut shelf = self.shelf();
         shelf.names.insert(name.clone());
@@ -202,7 +209,7 @@ impl Inner {
                 return Err(Error::Busy);
             }
         }
-        let database = blanket::open_db(&self.folder, name)?;
+        let database = blanket::open_db_on(&self.folder, name, &self.servers)?;
         let blobs = self.stores.get(database.blobs())?;
         let db = Db::new(name.clone(), database, blobs);
         let mut shelf = self.shelf();
@@ -220,7 +227,7 @@ impl Inner {
         if !self.shelf().names.contains(name) {
             return Err(Error::missing(Kind::Database, name));
         }
-        blanket::remove_db(&self.folder, name)?;
+        blanket::remove_db_on(&self.folder, name, &self.servers)?;
         let mut shelf = self.shelf();
         shelf.names.remove(name);
         let opened = shelf.open.remove(name);
@@ -353,3 +360,52 @@ impl Db {
     }
 }
 
+#[cfg(feature = "couchdb")]
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+    use crate::node::{Node, Options};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_database_whose_server_does_not_answer_keeps_nobody_from_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        // It takes connections, and says nothing.
+        let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let url = format!("http://{}/rows", silent.local_addr().unwrap());
+        let open = || {
+            let servers = Servers {
+                reach: Some((tokio::runtime::Handle::current(), Arc::new(|_, _| true))),
+                reveal: None,
+            };
+            Node::open(Options {
+                servers,
+                ..Options::new(dir.path())
+            })
+        };
+        let (slow, quick): (DbName, DbName) = ("slow".parse().unwrap(), "quick".parse().unwrap());
+        let node = open().unwrap();
+        let made = node
+            .documents()
+            .create(quick.clone(), blanket::Options::default());
+        drop(made.await.unwrap());
+        drop(node);
+        let settings = dir.path().join("databases/slow/couchdb");
+        fs::create_dir_all(&settings).unwrap();
+        let json = format!("{{\"version\":1,\"url\":\"{url}\",\"owner\":\"00\"}}");
+        fs::write(settings.join("server.json"), json).unwrap();
+        let node = open().unwrap();
+        let documents = node.documents().clone();
+        let waits = tokio::spawn(async move { documents.get(slow).await.map(drop) });
+        // Somebody is being waited for.
+        let (connection, silent) = db::crossing(move || Ok::<_, Error>((silent.accept().unwrap().0, silent)))
+            .await
+            .unwrap();
+        assert!(node.documents().get(quick).await.is_ok());
+        assert!(!waits.is_finished());
+        drop((connection, silent));
+        assert!(matches!(waits.await.unwrap(), Err(Error::Away { .. })));
+    }
+}

@@ -114,6 +114,12 @@ pub enum Error {
         /// What failed.
         reason: String,
     },
+    /// The server that a database is on does not do what it must: nothing was written.
+    #[error("the server of this database is away ({reason})")]
+    Away {
+        /// What failed.
+        reason: String,
+    },
     /// A disk is not what was asked of it.
     #[error(transparent)]
     Disk(#[from] DiskTrouble),
@@ -399,6 +405,20 @@ impl From<blanket::Error> for Error {
             }
             blanket::Error::NoEngine { .. } | blanket::Error::NotBuiltIn { .. } => Error::Invalid {
                 what: "engine",
+                reason: error.to_string(),
+            },
+            blanket::Error::BadServer { reason } => Error::Invalid {
+                what: "server",
+                reason,
+            },
+            blanket::Error::TooLong { .. } => Error::Invalid {
+                what: "document",
+                reason: error.to_string(),
+            },
+            blanket::Error::Server { .. } => Error::Away {
+                reason: error.to_string(),
+            },
+            blanket::Error::Taken { .. } => Error::ReadOnly {
                 reason: error.to_string(),
             },
             blanket::Error::TooMany { .. } => Error::Invalid {

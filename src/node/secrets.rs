@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::error::{Error, Kind};
+use crate::blanket::{Opener, Servers};
 use crate::db;
 use crate::durable;
 use crate::id::SecretName;
@@ -130,12 +131,29 @@ impl Secrets {
     /// [`Error::Missing`].
     pub async fn reveal(&self, name: SecretName) -> Result<StoredSecret, Error> {
         let secrets = self.clone();
-        db::crossing(move || {
-            let state = durable::read(&secrets.path(&name))?;
-            let payload = Zeroizing::new(state.ok_or_else(|| Error::missing(Kind::Secret, &name))?.payload);
-            serde_json::from_slice(&payload).map_err(|_| Error::missing(Kind::Secret, &name))
-        })
-        .await
+        db::crossing(move || secrets.read(&name)).await
+    }
+
+    /// Servers that databases are on, opened by these secrets.
+    pub(super) fn opening(&self, servers: Servers) -> Servers {
+        let secrets = self.clone();
+        let reveal = move |name: &SecretName| {
+            let secret = secrets.read(name).ok()?;
+            Some(Opener {
+                user: secret.user.clone(),
+                secret: Zeroizing::new(secret.reveal().to_owned()),
+            })
+        };
+        Servers {
+            reveal: Some(Arc::new(reveal)),
+            ..servers
+        }
+    }
+
+    fn read(&self, name: &SecretName) -> Result<StoredSecret, Error> {
+        let state = durable::read(&self.path(name))?;
+        let payload = Zeroizing::new(state.ok_or_else(|| Error::missing(Kind::Secret, name))?.payload);
+        serde_json::from_slice(&payload).map_err(|_| Error::missing(Kind::Secret, name))
     }
 
     fn path(&self, name: &SecretName) -> PathBuf {

@@ -551,6 +551,7 @@ impl From<node::Error> for Failure {
             | node::Error::NoSpace { .. }
             | node::Error::ReadOnly { .. }
             | node::Error::Offline { .. }
+            | node::Error::Away { .. }
             | node::Error::Disk(_) => Trouble::Passing,
             node::Error::Incomplete { .. }
             | node::Error::Invalid { .. }

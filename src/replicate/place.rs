@@ -1,12 +1,10 @@
 //! From what a request names to a peer: whom to trust there, what opens it, which addresses it may have.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
 use super::Options;
-use super::address::{is_allowed, is_listed};
 use super::http::HttpPeer;
 use super::local::{Filter, LocalPeer};
 use super::peer::{Failure, Peer, Trouble};
@@ -111,11 +109,7 @@ fn proof(options: &Options, remote: &Remote, url: &ServerUrl) -> Result<Proof, F
     }
 }
 
-/// What is sent in the clear goes to addresses alone that the owner lists.
 fn policy(options: &Options, url: &ServerUrl) -> crate::http::AddressPolicy {
-    let allowed = options.allowed.clone();
-    match url.is_https() {
-        true => Arc::new(move |address: IpAddr| is_allowed(&allowed, address)),
-        false => Arc::new(move |address: IpAddr| is_listed(&allowed, address)),
-    }
+    let (options, is_https) = (options.clone(), url.is_https());
+    Arc::new(move |address| options.allows(is_https, address))
 }

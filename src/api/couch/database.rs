@@ -12,12 +12,13 @@ use crate::api::answer;
 use crate::api::error::Error;
 use crate::api::route::Call;
 use crate::id::{DocId, Rev, StoreName};
-use crate::node::{self, DatabaseOptions, Db, Kind};
+use crate::node::{self, DatabaseOptions, DatabaseServer, Db, Kind, Scope};
 
 /// CouchDB's number for the format of its files, which clients show.
 const DISK_FORMAT_VERSION: u32 = 8;
 
-/// PUT: a new database. `engine` and `store` choose what keeps it and where its attachments go.
+/// PUT: a new database. `engine` and `store` choose what keeps it and where its attachments go; `server`, `secret` and `node_id`, for who
+/// may have the node reach other servers (security row S17), where the engine `couchdb` does.
 pub(in crate::api) async fn create(call: Call) -> Result<Response, Error> {
     let name = call.db_name()?;
     let query = Query::of(&call)?;
@@ -27,6 +28,25 @@ pub(in crate::api) async fn create(call: Call) -> Result<Response, Error> {
     }
     if let Some(store) = query.text("store") {
         options.blobs = store.parse::<StoreName>()?;
+    }
+    if let Some(url) = query.text("server") {
+        if !call.caller.may(Scope::Admin) {
+            return Err(Error::Forbidden(Scope::Admin));
+        }
+        let named = |name: &'static str| query.wrong(name);
+        options.server = Some(DatabaseServer {
+            url: url.to_owned(),
+            secret: query
+                .text("secret")
+                .map(str::parse)
+                .transpose()
+                .map_err(|_| named("secret"))?,
+            node_id: query
+                .text("node_id")
+                .map(str::parse)
+                .transpose()
+                .map_err(|_| named("node_id"))?,
+        });
     }
     match call.node().documents().create(name.clone(), options).await {
         Err(node::Error::Conflict {

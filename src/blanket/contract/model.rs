@@ -52,7 +52,7 @@ pub(crate) fn agrees_with_the_model(subject: &Subject) {
         ..Config::with_cases(CASES)
     };
     let outcome = TestRunner::new(config).run(&steps(), |steps| {
-        let fresh = Subject::new(subject.open, subject.keeps);
+        let fresh = subject.another();
         let model = Subject::new(|_| Arc::new(Memory::default()), Keeps::Nothing).create();
         let mut database = fresh.create();
         for (number, step) in steps.iter().enumerate() {

@@ -212,8 +212,8 @@ pub(crate) fn compaction_loses_nothing(subject: &Subject) {
     assert_eq!(after, before);
     let sizes = database.info().unwrap().sizes;
     assert!(sizes.active_bytes <= sizes.file_bytes, "{sizes:?}");
-    // Twenty long ones are left of sixty.
-    assert!(sizes.file_bytes < 40 * 20_000, "{sizes:?}");
+    // Twenty long ones are left of sixty; how much of its own medium a server gives back is its matter.
+    assert!(!subject.is_here() || sizes.file_bytes < 40 * 20_000, "{sizes:?}");
     let database = subject.reopen(database);
     save(&database, edit("another", None, "{}"));
     assert_eq!(database.info().unwrap().doc_count, 61);

@@ -43,13 +43,17 @@ pub(super) fn is_there(folder: &Path) -> bool {
 }
 
 /// Makes the store anew, with what is in use; nothing else may write meanwhile.
-pub(super) fn rewrite<S: Store>(folder: &Path, store: &RwLock<Option<S>>) -> Result<(), Error> {
+pub(super) fn rewrite<S: Store>(
+    folder: &Path,
+    store: &RwLock<Option<S>>,
+    around: &S::Around,
+) -> Result<(), Error> {
     let (new, old) = (sibling(folder, ".new"), sibling(folder, ".old"));
     remove(&new)?;
     super::private_folder(&new)?;
     let copied = {
         let store = store.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        store.as_ref().map(|store| copy(store, &new))
+        store.as_ref().map(|store| copy(store, &new, around))
     };
     match copied {
         None => return remove(&new),
@@ -66,12 +70,12 @@ pub(super) fn rewrite<S: Store>(folder: &Path, store: &RwLock<Option<S>>) -> Res
     let renamed = rename(folder, &old).and_then(|()| rename(&new, folder));
     // One of the two is whole, whatever came of that.
     finish(folder)?;
-    *store = Some(S::open(folder, Opening::Again)?);
+    *store = Some(S::open(folder, Opening::Again, around)?);
     renamed
 }
 
-fn copy<S: Store>(from: &S, new: &Path) -> Result<(), Error> {
-    let to = S::open(new, Opening::New)?;
+fn copy<S: Store>(from: &S, new: &Path, around: &S::Around) -> Result<(), Error> {
+    let to = S::open(new, Opening::New, around)?;
     let (mut batch, mut bytes) = (Batch::new(), 0);
     from.read(|moment| {
         moment.walk((&[], None), false, &mut |key, sealed| {

@@ -16,17 +16,51 @@ const ROWS: usize = 128;
 
 /// What a document is at, `None` where it was never written or is forgotten.
 pub(super) fn stored(moment: &mut dyn Moment, id: &DocId, path: &Path) -> Result<Option<Stored>, Error> {
-    let damaged = || Error::DamagedDoc { id: id.clone() };
+    let seq = place(moment, id, path)?;
+    seq.map(|seq| at(moment, id, seq, path)).transpose()
+}
+
+/// The sequence that a document is at.
+fn place(moment: &mut dyn Moment, id: &DocId, path: &Path) -> Result<Option<Seq>, Error> {
     let key = layout::id_key(id);
     let Some(sealed) = moment.get(&key)? else {
         return Ok(None);
     };
     let number = layout::unseal(&key, &sealed).map_err(|unreadable| unreadable.of(id, path))?;
-    let seq = layout::number(number).and_then(Seq::new).ok_or_else(damaged)?;
+    let seq = layout::number(number).and_then(Seq::new);
+    seq.map(Some).ok_or_else(|| Error::DamagedDoc { id: id.clone() })
+}
+
+/// What a document is at a sequence.
+fn at(moment: &mut dyn Moment, id: &DocId, seq: Seq, path: &Path) -> Result<Stored, Error> {
     let key = layout::seq_key(seq);
-    let sealed = moment.get(&key)?.ok_or_else(damaged)?;
+    let sealed = moment.get(&key)?;
+    let sealed = sealed.ok_or_else(|| Error::DamagedDoc { id: id.clone() })?;
     let read = layout::unseal(&key, &sealed).and_then(|value| layout::stored(seq, value));
-    read.map(Some).map_err(|unreadable| unreadable.of(id, path))
+    read.map_err(|unreadable| unreadable.of(id, path))
+}
+
+/// What several documents are at, in that order.
+pub(super) fn stored_all(
+    moment: &mut dyn Moment,
+    ids: &[DocId],
+    path: &Path,
+) -> Result<Vec<Option<Stored>>, Error> {
+    let mut all = Vec::with_capacity(ids.len());
+    for ids in ids.chunks(ROWS) {
+        let mut keys: Vec<Vec<u8>> = ids.iter().map(layout::id_key).collect();
+        moment.look_ahead(&keys)?;
+        let mut places = Vec::with_capacity(ids.len());
+        for id in ids {
+            places.push(place(moment, id, path)?);
+        }
+        keys = places.iter().flatten().map(|seq| layout::seq_key(*seq)).collect();
+        moment.look_ahead(&keys)?;
+        for (id, place) in ids.iter().zip(places) {
+            all.push(place.map(|seq| at(moment, id, seq, path)).transpose()?);
+        }
+    }
+    Ok(all)
 }
 
 /// One document.
@@ -100,7 +134,8 @@ pub(super) fn by_id(
         }
         row(moment, seq, head, visit).map(&mut *visitor)
     };
-    paged(moment, range, visit, &read, &mut emit)
+    let ahead = |page: &[(Seq, DocId)]| page.iter().map(|(seq, _)| layout::seq_key(*seq)).collect();
+    paged_ahead(moment, range, visit, (&read, &ahead), &mut emit)
 }
 
 /// How many documents there are by sequence.
@@ -241,9 +276,23 @@ type Emit<'a, T> = dyn FnMut(&mut dyn Moment, T) -> Result<ControlFlow<()>, Erro
 /// Walks over keys in pages, and between them makes something of each.
 fn paged<T>(
     moment: &mut dyn Moment,
-    (mut low, mut high): (Vec<u8>, Vec<u8>),
+    range: (Vec<u8>, Vec<u8>),
     visit: Visit,
     read: &Read<'_, T>,
+    emit: &mut Emit<'_, T>,
+) -> Result<(), Error> {
+    paged_ahead(moment, range, visit, (read, &|_| Vec::new()), emit)
+}
+
+/// From a page to the keys that are read for it.
+type Ahead<'a, T> = dyn Fn(&[T]) -> Vec<Vec<u8>> + 'a;
+
+/// As [`paged`], where for each page the same keys are read.
+fn paged_ahead<T>(
+    moment: &mut dyn Moment,
+    (mut low, mut high): (Vec<u8>, Vec<u8>),
+    visit: Visit,
+    (read, ahead): (&Read<'_, T>, &Ahead<'_, T>),
     emit: &mut Emit<'_, T>,
 ) -> Result<(), Error> {
     let mut left = visit.limit;
@@ -268,6 +317,7 @@ fn paged<T>(
         })?;
         let is_end = page.len() < most;
         left -= page.len();
+        moment.look_ahead(&ahead(&page))?;
         for item in page {
             if emit(moment, item)?.is_break() {
                 return Ok(());

@@ -16,13 +16,13 @@ const BATCHES: u64 = 300;
 const KEYS: u64 = 2000;
 
 /// Writes, reads and reopens a store; panics where a map would answer otherwise.
-pub(in crate::blanket) fn agrees_with_a_map<S: Store>() {
+pub(in crate::blanket) fn agrees_with_a_map<S: Store<Around = ()>>() {
     let dir = tempfile::tempdir_in("/dev/shm")
         .or_else(|_| tempfile::tempdir())
         .unwrap();
     let mut random = Random(7);
     let mut model = Model::new();
-    let mut store = S::open(dir.path(), Opening::New).unwrap();
+    let mut store = S::open(dir.path(), Opening::New, &()).unwrap();
     for number in 0..BATCHES {
         let batch = batch(&mut random);
         for (key, value) in &batch {
@@ -39,7 +39,7 @@ pub(in crate::blanket) fn agrees_with_a_map<S: Store>() {
             } else {
                 Opening::InDoubt
             };
-            store = S::open(dir.path(), opening).unwrap();
+            store = S::open(dir.path(), opening, &()).unwrap();
         }
         if number % 20 == 0 {
             compare(&store, &model, &mut random);
@@ -50,30 +50,30 @@ pub(in crate::blanket) fn agrees_with_a_map<S: Store>() {
 }
 
 /// Makes a database of a newer layout; panics where it is opened all the same.
-pub(in crate::blanket) fn a_newer_layout_is_refused<S: Store>() {
+pub(in crate::blanket) fn a_newer_layout_is_refused<S: Store<Around = ()>>() {
     let dir = tempfile::tempdir().unwrap();
-    drop(Ordered::<S>::open(dir.path()).unwrap());
-    drop(Ordered::<S>::open(dir.path()).unwrap());
-    let store = S::open(&dir.path().join(S::FOLDER), Opening::Again).unwrap();
+    drop(Ordered::<S>::open(dir.path(), ()).unwrap());
+    drop(Ordered::<S>::open(dir.path(), ()).unwrap());
+    let store = S::open(&dir.path().join(S::FOLDER), Opening::Again, &()).unwrap();
     let newer = layout::put(b"!refuge".to_vec(), &(layout::FORMAT + 1).to_be_bytes());
     store.write(&vec![newer]).unwrap();
     drop(store);
     assert!(
-        matches!(Ordered::<S>::open(dir.path()), Err(Error::Newer { path }) if path.ends_with(S::FOLDER))
+        matches!(Ordered::<S>::open(dir.path(), ()), Err(Error::Newer { path }) if path.ends_with(S::FOLDER))
     );
 }
 
 /// Cuts a compaction at each of its renames; panics where a value is lost.
-pub(in crate::blanket) fn a_compaction_that_was_cut_loses_nothing<S: Store>() {
+pub(in crate::blanket) fn a_compaction_that_was_cut_loses_nothing<S: Store<Around = ()>>() {
     let dir = tempfile::tempdir().unwrap();
     let (folder, old, new) = (
         S::FOLDER.to_owned(),
         format!("{}.old", S::FOLDER),
         format!("{}.new", S::FOLDER),
     );
-    drop(Ordered::<S>::open(dir.path()).unwrap());
+    drop(Ordered::<S>::open(dir.path(), ()).unwrap());
     let holds = || {
-        let ordered = Ordered::<S>::open(dir.path()).unwrap();
+        let ordered = Ordered::<S>::open(dir.path(), ()).unwrap();
         let found = super::super::engine::Engine::check(&ordered).unwrap();
         drop(ordered);
         let names = std::fs::read_dir(dir.path())

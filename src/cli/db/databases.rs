@@ -6,8 +6,32 @@ use super::super::Session;
 use super::super::exit::{Exit, Failure};
 use super::super::output::{bytes, note};
 use super::{database, engine_kind};
-use crate::id::{DbName, StoreName};
-use crate::node::{DatabaseOptions, Db, EngineKind, Node, copy_documents};
+use crate::id::{DbName, NodeId, SecretName, StoreName};
+use crate::node::{DatabaseOptions, DatabaseServer, Db, EngineKind, Node, copy_documents};
+
+/// Where the engine `couchdb` keeps its rows.
+#[derive(clap::Args)]
+pub(super) struct ServerArgs {
+    /// Where the engine couchdb keeps its rows: a database on a server that speaks CouchDB's API, which is not there or empty
+    #[arg(long, value_name = "URL")]
+    pub(super) server: Option<String>,
+    /// What opens that server: a secret of the place (`refuge db secret`)
+    #[arg(long, value_name = "NAME", requires = "server")]
+    pub(super) server_secret: Option<SecretName>,
+    /// The node that the server must prove to be
+    #[arg(long, value_name = "ID", requires = "server")]
+    pub(super) server_id: Option<NodeId>,
+}
+
+impl ServerArgs {
+    fn place(&self) -> Option<DatabaseServer> {
+        Some(DatabaseServer {
+            url: self.server.clone()?,
+            secret: self.server_secret.clone(),
+            node_id: self.server_id,
+        })
+    }
+}
 
 /// A database in the list.
 #[derive(Serialize)]
@@ -39,13 +63,14 @@ pub(super) fn create(
     node: &Node,
     name: DbName,
     store: &StoreName,
-    (engine, revs_limit): (&str, u32),
+    (engine, revs_limit, server): (&str, u32, &ServerArgs),
     session: &mut Session,
 ) -> anyhow::Result<()> {
     let options = DatabaseOptions {
         engine: engine_kind(engine)?,
         blobs: store.clone(),
         revs_limit,
+        server: server.place(),
     };
     let db = session
         .runtime
@@ -91,13 +116,14 @@ pub(super) fn copy(
     node: &Node,
     from: DbName,
     to: DbName,
-    engine: &str,
+    (engine, server): (&str, &ServerArgs),
     session: &mut Session,
 ) -> anyhow::Result<()> {
     let source = database(node, from, session)?;
     let options = DatabaseOptions {
         engine: engine_kind(engine)?,
         blobs: source.blobs().name().clone(),
+        server: server.place(),
         ..DatabaseOptions::default()
     };
     let is_there = node.documents().list().contains(&to);
@@ -148,6 +174,9 @@ pub(super) fn print_created(created: &Created, engine: &str, session: &mut Sessi
         }
         Ok(EngineKind::Leveldb) => note(
             "Other LevelDB programs can read its files while its node does not run; a compaction needs room for a copy",
+        ),
+        Ok(EngineKind::Couchdb) => note(
+            "Its rows are on the server, and read by this node alone: replicate for documents that others read there",
         ),
         Ok(EngineKind::Sqlite) | Err(_) => {}
     }

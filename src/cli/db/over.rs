@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::super::Session;
 use super::super::exit::{Exit, Failure};
 use super::Command;
-use super::databases::{self, Created, DatabaseLine};
+use super::databases::{self, Created, DatabaseLine, ServerArgs};
 use super::docs::{self, ChangeLine, Row, Written};
 use super::find;
 use crate::http::{Client, Error, Method, Request, StatusCode};
@@ -84,8 +84,9 @@ pub(super) fn run(client: &Client, command: Command, session: &mut Session) -> a
             db,
             engine,
             revs_limit,
+            server,
             place,
-        } => over.create(db, &place.store, (&engine, revs_limit)),
+        } => over.create(db, &place.store, (&engine, revs_limit, &server)),
         Command::Ls { db: None, .. } => over.databases(),
         Command::Ls { db: Some(db), .. } => over.list(&db),
         Command::Info { db, .. } => {
@@ -104,8 +105,8 @@ pub(super) fn run(client: &Client, command: Command, session: &mut Session) -> a
         } => over.remove(&db, &id, rev),
         Command::Rm { db, not_empty, .. } => over.remove_database(&db, not_empty),
         Command::Changes { db, since, limit, .. } => over.changes(&db, since, limit),
-        Command::Copy { .. } => {
         Command::Find { db, looked, .. } => find::over(client, (&db, &path_of(&db)), &looked, over.session),
+        Command::Copy { .. } => {
             let why = "refuge db copy works on a data folder (--data), while its node does not run; between nodes, replicate";
             Err(Failure::new(Exit::Usage, why).into())
         }
@@ -118,9 +119,19 @@ impl Over<'_> {
         &mut self,
         db: DbName,
         store: &StoreName,
-        (engine, revs_limit): (&str, u32),
+        (engine, revs_limit, server): (&str, u32, &ServerArgs),
     ) -> anyhow::Result<()> {
-        let path = format!("{}?engine={}&store={store}", path_of(&db), encoded(engine));
+        let mut path = format!("{}?engine={}&store={store}", path_of(&db), encoded(engine));
+        let asked = [
+            ("server", server.server.clone()),
+            ("secret", server.server_secret.as_ref().map(ToString::to_string)),
+            ("node_id", server.server_id.map(|id| id.to_string())),
+        ];
+        for (name, value) in asked {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", encoded(&value)));
+            }
+        }
         let made = self.client.send(Request::new(Method::PUT, path));
         made.map_err(|error| named(error, &db, None))?;
         let limit = Request::new(Method::PUT, format!("{}/_revs_limit", path_of(&db)));

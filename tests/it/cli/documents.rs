@@ -346,9 +346,11 @@ fn an_engine_that_is_not_built_in_is_refused_by_name() {
     for (engine, is_built_in) in [
         ("lsm", cfg!(feature = "lsm")),
         ("leveldb", cfg!(feature = "leveldb")),
+        ("couchdb", cfg!(feature = "couchdb")),
     ] {
         let created = over.run(["db", "create", engine, "--engine", engine]);
         match is_built_in {
+            true if engine == "couchdb" => created.refused(2, "URL of a server"),
             true => drop(created.done()),
             false => created.refused(2, &format!("the engine {engine} is not built in")),
         }
@@ -442,4 +444,59 @@ fn documents_are_found_alike_in_a_folder_and_on_a_node() {
     desk.run(["db", "find", "none", "{}"])
         .refused(3, "Database does not exist");
     drop(node);
+}
+
+#[cfg(feature = "couchdb")]
+#[test]
+fn a_database_is_kept_on_another_node_and_copied_back() {
+    let desk = Desk::new();
+    let node = Node::start(&desk.path("far")).unwrap();
+    let url = super::https(&node);
+    desk.run(["claim", &url, node.ready.claim_code.as_deref().unwrap()])
+        .done();
+    let scopes = ["--scope", "read", "--scope", "write", "--scope", "admin"];
+    let add = ["token", "add", "rows", "--node", &url];
+    let token = desk.run(add.iter().chain(&scopes)).done();
+    let file = desk.write("token", token);
+    let secret = ["db", "secret", "put", "far", file.to_str().unwrap()];
+    desk.here(["db", "create", "notes"]).done();
+    desk.here(secret).done();
+    let file = desk.write("doc.json", json!({"n": 1}).to_string());
+    let put = |db: &str, id: &str| desk.here(["db", "put", db, id, file.to_str().unwrap()]);
+    put("notes", "a").done();
+    let there = format!("{url}/db/rows");
+    let place = ["--server", &there, "--server-secret", "far"];
+    let engine = ["--engine", "couchdb"];
+    // The certificate of a node is its own: it must prove its id.
+    let copy = ["db", "copy", "notes", "far"];
+    desk.here(copy.iter().chain(&engine).chain(&place)).failed(1);
+    let id = ["--server-id", node.ready.node_id.as_str()];
+    desk.here(copy.iter().chain(&engine).chain(&place).chain(&id))
+        .done();
+    put("far", "b").done();
+    desk.here(["db", "create", "other", "--engine", "couchdb"])
+        .refused(2, "URL of a server");
+    desk.here(["db", "create", "other", "--server", &there])
+        .refused(2, "engine couchdb");
+    let lines = lines(&desk.here(["db", "ls", "--json"]).done());
+    let counts: Vec<(&Value, &Value)> = lines
+        .iter()
+        .map(|line| (&line["engine"], &line["docs"]))
+        .collect();
+    assert_eq!(
+        counts,
+        [(&json!("couchdb"), &json!(2)), (&json!("sqlite"), &json!(1))]
+    );
+    let settings = std::fs::read_to_string(desk.data().join("databases/far/couchdb/server.json")).unwrap();
+    assert!(
+        settings.contains("\"secret\":\"far\"") && !settings.contains("rft_"),
+        "{settings}"
+    );
+    desk.here(["db", "copy", "far", "back"]).done();
+    assert!(desk.here(["db", "get", "back", "b"]).done().contains("\"n\":1"));
+    desk.here(["db", "compact", "far"]).done();
+    assert!(desk.here(["db", "get", "far", "a"]).done().contains("\"n\":1"));
+    drop(node);
+    desk.here(["db", "get", "far", "a"]).failed(1);
+    assert!(desk.here(["db", "get", "notes", "a"]).done().contains("\"n\":1"));
 }
