@@ -365,11 +365,11 @@ impl Parts {
                 hand_over(&desks.about_disks, asked);
                 false
             }
-            Order::Install(_) | Order::Rollback if is_updating(node) => {
+            Order::Check | Order::Install(_) | Order::Rollback if is_updating(node) => {
                 asked.answer(Err(UpdateTrouble::Busy.into()));
                 false
             }
-            Order::Install(_) | Order::Rollback => {
+            Order::Check | Order::Install(_) | Order::Rollback => {
                 hand_over(&desks.about_updates, asked);
                 false
             }

@@ -80,7 +80,10 @@ pub use start_over::forget_owner;
 pub use stores::{BackendSettings, MoveInfo, RemoveOptions, StoreInfo, StoreSettings, Stores};
 pub use token::{NewToken, TokenInfo, TokenRequest, Tokens};
 pub use unpacking::Unpacking;
-pub use update::{Installation, Outcome, Progress, Slot, Step, UpdateTrouble, Updates};
+pub use update::{
+    Available, BundleDigest, Installation, Outcome, Progress, Slot, Source, SourceError, Step, UpdateTrouble,
+    Updates,
+};
 pub use upload::{
     Appending, NewUpload, UPLOAD_EXPIRY, UPLOAD_METADATA_BYTES_MAX, UPLOAD_PARTS_MAX, UPLOADS_BYTES_MAX,
     UPLOADS_MAX, UploadInfo, Uploads,

@@ -35,7 +35,7 @@ pub use updater::{UpdaterStep, answer, step};
 use self::wire::{Answer, Client, Command, Exchange};
 use super::Ended;
 use crate::node::{
-    Asked, Done, Error, Installation, Node, Order, Progress, Reading, Step, UpdateTrouble, Updates,
+    Asked, Done, Error, Installation, Node, Order, Progress, Reading, Source, Step, UpdateTrouble, Updates,
 };
 
 /// Where the updater is reached.
@@ -109,6 +109,7 @@ impl Updating {
     async fn obey(&mut self, asked: Asked) {
         match asked.order.clone() {
             Order::Install(wanted) => self.obey_install(asked, wanted).await,
+            Order::Check => asked.answer(Ok(Done::Bundles(Vec::new()))),
             Order::Rollback => {
                 let rolled_back = self.updater.ask(&Command::Rollback).await;
                 if rolled_back.is_ok() {
@@ -153,7 +154,15 @@ impl Updating {
     }
 
     async fn begin(&mut self, wanted: &Installation) -> Result<(Reading, Exchange), Error> {
-        let reading = self.node.stores().get(&wanted.store)?.get(wanted.blob).await?;
+        let Source::Blob { store, blob } = &wanted.source else {
+            let reason = "not yet".to_owned();
+            return Err(UpdateTrouble::Away {
+                from: wanted.source.to_string(),
+                reason,
+            }
+            .into());
+        };
+        let reading = self.node.stores().get(store)?.get(*blob).await?;
         let mut exchange = self
             .updater
             .begin(&Command::Install {

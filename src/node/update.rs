@@ -1,11 +1,14 @@
 //! What is known of updates of the box: the board edge tells it, other edges show it, and ask for one through
 //! [`Order`](super::Order).
 
+mod source;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BlobId, StoreName, Version};
+pub use self::source::{Available, BundleDigest, Source, SourceError};
+use crate::id::Version;
 
 /// One of the two places that a system can be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +41,8 @@ pub struct Updates {
 pub enum Step {
     /// Nothing.
     Idle,
+    /// A bundle comes from where it was asked for; counted in bytes.
+    Fetching(Progress),
     /// A bundle goes to where only root reaches it; counted in bytes.
     Transferring(Progress),
     /// Who made it and what for is looked at.
@@ -74,10 +79,8 @@ pub struct Outcome {
 /// A bundle that is to be installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installation {
-    /// The store that holds it.
-    pub store: StoreName,
-    /// The bundle.
-    pub blob: BlobId,
+    /// Where it comes from.
+    pub source: Source,
     /// Whether it may be no newer than what runs.
     pub may_be_older: bool,
 }
@@ -98,6 +101,14 @@ pub enum UpdateTrouble {
         needed_bytes: u64,
         /// So many are free.
         free_bytes: u64,
+    },
+    /// It did not come, or not as a whole. What came is kept, and goes on when the same is asked for again.
+    #[error("the bundle did not come from {from}: {reason}")]
+    Away {
+        /// Where it was to come from.
+        from: String,
+        /// What failed.
+        reason: String,
     },
     /// It is no bundle, or none that this box takes.
     #[error("the box does not take this bundle ({reason}): get one from whoever made its image")]
@@ -172,6 +183,7 @@ impl Step {
     pub fn name(self) -> &'static str {
         match self {
             Step::Idle => "idle",
+            Step::Fetching(_) => "fetching",
             Step::Transferring(_) => "transferring",
             Step::Checking => "checking",
             Step::Installing(_) => "installing",
@@ -183,7 +195,9 @@ impl Step {
     /// How far it is, where that can be told.
     pub fn progress(self) -> Option<Progress> {
         match self {
-            Step::Transferring(progress) | Step::Installing(progress) => Some(progress),
+            Step::Fetching(progress) | Step::Transferring(progress) | Step::Installing(progress) => {
+                Some(progress)
+            }
             Step::Idle | Step::Checking | Step::Restarting | Step::Trying => None,
         }
     }

@@ -10,7 +10,6 @@ use crate::api::error::Error;
 use crate::api::route::Call;
 use crate::api::stamp::size;
 use crate::api::update;
-use crate::id::StoreName;
 use crate::node::{Order, Scope, Step, Updates};
 
 /// The system of the box; nothing where the node does not look after one.
@@ -46,6 +45,14 @@ fn state(updates: &Updates) -> Markup {
     };
     let text = match updates.step {
         Step::Idle => return html! {},
+        Step::Fetching(progress) => {
+            format!(
+                "Fetching the bundle: {} of {}{}",
+                size(progress.done),
+                size(progress.total),
+                left(progress)
+            )
+        }
         Step::Transferring(progress) => {
             format!(
                 "Taking the bundle: {} of {}{}",
@@ -97,7 +104,8 @@ pub(in crate::api) async fn install_update(mut call: Call) -> Result<Response, E
 
 async fn install_by_form(call: &Call, form: &Form) -> Result<(), Error> {
     let blob = form.required("blob")?.trim();
-    update::begin(call, StoreName::main(), blob, form.field("older").is_some()).await
+    let source = update::source_of(call, blob).await?;
+    update::begin(call, source, form.field("older").is_some()).await
 }
 
 /// The button that goes back.

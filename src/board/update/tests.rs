@@ -375,8 +375,10 @@ async fn the_node_has_a_bundle_of_its_store_installed_and_tells_how_far_it_is() 
     let updating = Updating::run(node.clone(), socket, taken);
     let install = |blob| {
         let wanted = Installation {
-            store: StoreName::main(),
-            blob,
+            source: Source::Blob {
+                store: StoreName::main(),
+                blob,
+            },
             may_be_older: false,
         };
         let node = node.clone();
