@@ -8,12 +8,11 @@
 //!
 //! - `session` and `checkpoint` are the protocol; they know no sockets and no clock.
 //! - `peer` is what a side can do; `local` a database of this node, `http` one of a server that speaks CouchDB's API.
-//! - `place` finds the peer that a request names; `address` says where it may be.
+//! - `place` finds the peer that a request names.
 //!
 //! What is bounded: replications that go on, batches of each and of all, attempts, waits, answers. What a peer sends is checked before
 //! it is stored. Security objects, people and replications themselves are never replicated.
 
-mod address;
 mod backoff;
 mod checkpoint;
 mod docs;
@@ -34,7 +33,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-pub use address::{ALLOWED_MAX, Range, RangeError};
+pub use crate::http::{ALLOWED_MAX, Range, RangeError};
 
 use crate::http::{NodeUrl, Token};
 use crate::id::NodeId;

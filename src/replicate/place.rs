@@ -1,16 +1,16 @@
 //! From what a request names to a peer: whom to trust there, what opens it, which addresses it may have.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
 use super::Options;
-use super::address::{is_allowed, is_listed};
 use super::http::HttpPeer;
 use super::local::{Filter, LocalPeer};
 use super::peer::{Failure, Peer, Trouble};
-use crate::http::{Basic, Client, Credentials, Proof, Roots, Server, ServerUrl, Token, Trust};
+use crate::http::{
+    Basic, Client, Credentials, Proof, Roots, Server, ServerUrl, Token, Trust, public_or_listed,
+};
 use crate::node::{Endpoint, Node, Opens, Remote};
 
 /// A peer, and what it is called in ids: no credentials in it but a name.
@@ -43,7 +43,8 @@ pub(super) async fn find(
             let identity = format!("{user}{url}");
             let server = Server {
                 proof: proof(options, remote, &url)?,
-                policy: Some(policy(options, &url)),
+                // What is sent in the clear goes to addresses alone that the owner lists.
+                policy: Some(public_or_listed(options.allowed.clone(), url.is_https())),
                 credentials,
                 url,
             };
@@ -108,14 +109,5 @@ fn proof(options: &Options, remote: &Remote, url: &ServerUrl) -> Result<Proof, F
         (false, _, _) => Err(Failure::fatal(format!(
             "{url} can't prove who it is over plain HTTP: use https"
         ))),
-    }
-}
-
-/// What is sent in the clear goes to addresses alone that the owner lists.
-fn policy(options: &Options, url: &ServerUrl) -> crate::http::AddressPolicy {
-    let allowed = options.allowed.clone();
-    match url.is_https() {
-        true => Arc::new(move |address: IpAddr| is_allowed(&allowed, address)),
-        false => Arc::new(move |address: IpAddr| is_listed(&allowed, address)),
     }
 }
