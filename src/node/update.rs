@@ -24,6 +24,8 @@ pub enum Slot {
 pub struct Updates {
     /// What runs.
     pub running: Version,
+    /// For which boxes bundles must be: this one's.
+    pub compatible: String,
     /// Where it runs.
     pub slot: Slot,
     /// What is being done.
@@ -62,7 +64,9 @@ pub struct Progress {
     pub done: u64,
     /// Of so much.
     pub total: u64,
-    /// So long it has taken.
+    /// So much was done before: a transfer that goes on where it was cut off.
+    pub before: u64,
+    /// So long the rest has taken.
     pub elapsed: Duration,
 }
 
@@ -207,7 +211,7 @@ impl Progress {
     /// How much is done each second; 0 where nothing is known yet.
     pub fn rate(self) -> u64 {
         let elapsed_ms = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.done
+        self.done_now()
             .saturating_mul(1000)
             .checked_div(elapsed_ms)
             .unwrap_or(0)
@@ -217,8 +221,12 @@ impl Progress {
     pub fn left(self) -> Option<Duration> {
         let elapsed_ms = u64::try_from(self.elapsed.as_millis()).ok()?;
         let left = self.total.saturating_sub(self.done);
-        let left_ms = elapsed_ms.checked_mul(left)?.checked_div(self.done)?;
+        let left_ms = elapsed_ms.checked_mul(left)?.checked_div(self.done_now())?;
         Some(Duration::from_millis(left_ms))
+    }
+
+    fn done_now(self) -> u64 {
+        self.done.saturating_sub(self.before)
     }
 }
 
@@ -244,6 +252,7 @@ mod tests {
         let progress = |done, millis| Progress {
             done,
             total: 1000,
+            before: 0,
             elapsed: Duration::from_millis(millis),
         };
         assert_eq!(progress(0, 0).rate(), 0);
@@ -252,5 +261,13 @@ mod tests {
         assert_eq!(progress(250, 500).left(), Some(Duration::from_millis(1500)));
         assert_eq!(progress(1000, 500).left(), Some(Duration::ZERO));
         assert_eq!(progress(2000, 500).left(), Some(Duration::ZERO));
+        let goes_on = Progress {
+            before: 500,
+            ..progress(750, 500)
+        };
+        assert_eq!(
+            (goes_on.rate(), goes_on.left()),
+            (500, Some(Duration::from_millis(500)))
+        );
     }
 }
