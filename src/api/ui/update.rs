@@ -73,13 +73,14 @@ fn forms(updates: &Updates) -> Markup {
     html! {
         details {
             summary { "Update" }
-            p { "Upload the bundle above, or run " code { "refuge update install FILE" } "; then give its id. The box installs it beside \
-                 what runs, restarts, and goes back by itself if the new version is not well." }
+            p { "Say where the bundle is: " code { "https://…" } ", " code { "usb:NAME" } " for one on a USB disk, " code { "box:ID" } " for what \
+                 another box of the network runs, or the id of one that was uploaded above. The box installs it beside what runs, restarts, \
+                 and goes back by itself if the new version is not well." }
             form method="post" action="/update/install" {
                 div.field {
-                    label for="bundle" { "Id of the bundle" }
+                    label for="bundle" { "Bundle" }
                     input.code #bundle type="text" name="blob" autocomplete="off" autocapitalize="none" spellcheck="false"
-                        placeholder="blake3;…" required;
+                        placeholder="https://…" required;
                 }
                 div.field {
                     label { input type="checkbox" name="older" value="yes"; " It may be no newer than what runs" }
