@@ -52,6 +52,11 @@ fn installs_and_writes_nothing(format: impl FnOnce(&Usb), has_links: bool) {
 
 #[test]
 fn a_bundle_on_a_stick_as_shops_sell_it_is_installed() {
+    let known = fs::read_to_string("/proc/filesystems").unwrap();
+    if !known.lines().any(|line| line.trim() == "vfat") {
+        // tests/box/update.py reads one in the box, whose kernel does.
+        return eprintln!("skipped: this kernel knows no FAT");
+    }
     installs_and_writes_nothing(|usb| usb.format_fat("STICK"), false);
 }
 
