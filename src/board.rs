@@ -36,10 +36,10 @@ pub use update::{UPDATER_SOCKET, UpdaterStep, answer as answer_about_updates, st
 
 use self::button::{Button, Press, RECOVER_AFTER, STUCK_AFTER};
 use self::led::Pattern;
-use self::lines::{Contact, Light};
+use self::lines::{Contact, Edge, Light};
 use self::show::{Seen, Show, pattern_of};
 use self::storage::{Places, Storage};
-use self::update::{Reach, Updating};
+use self::update::{ON_TRIAL, Reach, Updating};
 use crate::http::Range;
 use crate::node::{self, Asked, Done, Node, Order, Step, UpdateTrouble};
 
@@ -128,7 +128,7 @@ pub async fn is_held_at_start(profile: &Path) -> bool {
 
 /// Whether the system that runs is new and not judged yet; not where nobody says so.
 pub async fn is_on_trial() -> bool {
-    update::is_on_trial(UPDATER_SOCKET.into()).await
+    Path::new(ON_TRIAL).exists() && update::is_on_trial(UPDATER_SOCKET.into()).await
 }
 
 /// Shows how the node is, from before it is `opened`, hears the button and looks after disks, until `shutdown` or a reset.
@@ -301,8 +301,9 @@ impl Parts {
     ) -> Ended {
         let mut orders = node.board().orders();
         let mut is_reset = false;
+        let mut edges = Vec::new();
         while !is_reset && !shutdown.is_cancelled() {
-            let turn = self.turn(node, started.elapsed());
+            let turn = self.turn(node, &std::mem::take(&mut edges), started.elapsed());
             if turn.press == Some(Press::Long) {
                 is_reset = reset(node).await.is_ok();
                 continue;
@@ -310,15 +311,15 @@ impl Parts {
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 asked = next_of(&mut orders) => is_reset = self.obey(asked, node, desks, started.elapsed()).await,
-                () = self.wait(started + turn.next) => {}
+                changed = self.wait(started + turn.next) => edges = changed,
             }
         }
         if is_reset { Ended::Reset } else { Ended::Shutdown }
     }
 
-    /// Reads the button and sets the light.
-    fn turn(&mut self, node: &Node, now: Duration) -> Turn {
-        let press = self.is_down().and_then(|is_down| self.button.level(is_down, now));
+    /// Takes what happened to the button, and sets the light.
+    fn turn(&mut self, node: &Node, edges: &[Edge], now: Duration) -> Turn {
+        let press = self.press(edges, now);
         if press == Some(Press::Short) {
             if node.claim().open_window() {
                 tracing::info!("the button was pressed: for two minutes no claim code is needed");
@@ -335,6 +336,16 @@ impl Parts {
             press,
             next: soonest.map_or(now + LOOK_EVERY, |soonest| soonest.min(now + LOOK_EVERY)),
         }
+    }
+
+    /// What the changes since the last turn mean, and the level now: the last of it, as nobody presses twice within a turn.
+    fn press(&mut self, edges: &[Edge], now: Duration) -> Option<Press> {
+        let noted = edges
+            .iter()
+            .filter_map(|edge| self.button.level(edge.is_down, now.saturating_sub(edge.age)));
+        let noted = noted.last();
+        let is_down = self.is_down()?;
+        self.button.level(is_down, now).or(noted)
     }
 
     fn seen(&mut self, node: &Node) -> Seen {
@@ -406,8 +417,8 @@ impl Parts {
         })
     }
 
-    /// Returns after the button's level changed, or at `until`.
-    async fn wait(&mut self, until: Instant) {
+    /// Returns after the button's level changed, with the changes, or at `until` without any. May be cancelled.
+    async fn wait(&mut self, until: Instant) -> Vec<Edge> {
         let changed = async {
             match &self.contact {
                 Some(contact) => contact.changed().await,
@@ -416,12 +427,13 @@ impl Parts {
         };
         let changed = tokio::select! {
             changed = changed => changed,
-            () = sleep_until(until) => Ok(()),
+            () = sleep_until(until) => Ok(Vec::new()),
         };
-        if let Err(error) = changed {
+        changed.unwrap_or_else(|error| {
             tracing::warn!(%error, "the button is not used any more");
             self.contact = None;
-        }
+            Vec::new()
+        })
     }
 }
 

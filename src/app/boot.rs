@@ -90,10 +90,11 @@ pub fn serve(
             ..node::Options::new(&config.data)
         })?;
         let ready = start_edges(config, &node, &mut supervisor).await?;
-        // Without a board nobody waits for it.
-        let _ = opened.send(node);
         announce(&ready)?;
         notice::ready();
+        // From here on the board edge asks for disks and updates, which takes other processes: the start had the processor to
+        // itself. Without a board nobody waits for it.
+        let _ = opened.send(node);
         supervisor.run().await
     })
 }

@@ -65,7 +65,7 @@ pub(super) fn is_held(is_down: bool, now: Duration) -> Option<bool> {
 }
 
 impl Button {
-    /// Takes the level at `now`. To be called at each change, and again at [`Button::next`].
+    /// Takes the level at `now`. To be called for each change with the time it happened at, and again at [`Button::next`].
     pub(super) fn level(&mut self, is_down: bool, now: Duration) -> Option<Press> {
         let press = self.over(is_down, now);
         self.state = match (is_down, self.state) {
@@ -145,6 +145,21 @@ mod tests {
         assert_eq!(presses(&[10, 210]), [Press::Short]);
         assert_eq!(presses(&[10, 210, 1000, 1200]), [Press::Short; 2]);
         assert_eq!(presses(&[10, 2009]), [Press::Short]);
+    }
+
+    #[test]
+    fn a_press_that_was_noted_while_nobody_looked_counts() {
+        let mut button = Button::default();
+        button.level(false, at(0));
+        // The light was set, say, and both changes are learned of five seconds later.
+        assert_eq!(button.level(true, at(100)), None);
+        assert_eq!(button.level(false, at(400)), None);
+        assert_eq!(button.level(false, at(5400)), Some(Press::Short));
+        // The level was read before the changes were.
+        assert_eq!(button.level(true, at(6010)), None);
+        assert_eq!(button.level(true, at(6000)), None);
+        assert_eq!(button.level(false, at(6300)), None);
+        assert_eq!(button.level(false, at(6400)), Some(Press::Short));
     }
 
     #[test]

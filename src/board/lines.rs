@@ -4,10 +4,12 @@
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use embedded_hal::digital::{self, ErrorKind, ErrorType, InputPin, OutputPin};
 use gpiocdev::Request;
-use gpiocdev::line::{Bias, EdgeDetection, Value};
+use gpiocdev::line::{Bias, EdgeDetection, EdgeKind, Value};
+use nix::time::{ClockId, clock_gettime};
 use tokio::io::unix::AsyncFd;
 
 use super::error::Error;
@@ -36,6 +38,15 @@ pub(super) enum Light {
 #[derive(Debug)]
 pub(super) struct Contact {
     line: AsyncFd<Request>,
+}
+
+/// A change of the button, as the kernel noted it: whoever was busy at that moment learns of it all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Edge {
+    /// Whether it went down.
+    pub(super) is_down: bool,
+    /// How long ago.
+    pub(super) age: Duration,
 }
 
 /// Why a line was not set or read.
@@ -144,18 +155,26 @@ impl Contact {
         })
     }
 
-    /// Returns after the level changed. May be cancelled.
+    /// Returns after the level changed, with every change since the last call. May be cancelled.
     ///
     /// # Errors
     /// As the system says; the button is of no use any more.
-    pub(super) async fn changed(&self) -> io::Result<()> {
+    pub(super) async fn changed(&self) -> io::Result<Vec<Edge>> {
         let mut ready = self.line.readable().await?;
         let line = self.line.get_ref();
+        let mut edges = Vec::new();
+        // The kernel keeps 16 for a line, and drops the oldest.
         while line.has_edge_event().map_err(io::Error::other)? {
-            line.read_edge_event().map_err(io::Error::other)?;
+            let event = line.read_edge_event().map_err(io::Error::other)?;
+            // Its clock is the monotonic one where nothing else was asked for (linux/gpio.h).
+            let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
+            edges.push(Edge {
+                is_down: event.kind == EdgeKind::Rising,
+                age: now.saturating_sub(Duration::from_nanos(event.timestamp_ns)),
+            });
         }
         ready.clear_ready();
-        Ok(())
+        Ok(edges)
     }
 }
 

@@ -45,6 +45,9 @@ use crate::node::{
 /// Where the updater is reached.
 pub const UPDATER_SOCKET: &str = "/run/refuge/updater.sock";
 
+/// Made by refuge-data.service at a start where the record names a trial: without it root need not be asked, which takes a process.
+pub(super) const ON_TRIAL: &str = "/run/refuge/on-trial";
+
 /// How soon a node that is on trial hears that it was judged.
 const JUDGED_EVERY: Duration = Duration::from_secs(3);
 

@@ -47,7 +47,7 @@ enum Command {
         /// Where a volume ends, for the backend haystack; 0 for the default
         #[arg(long, value_name = "BYTES", default_value_t = 0)]
         volume_bytes: u64,
-        /// The zstd level; negative ones are faster, 0 is off
+        /// The zstd level: 1, or a negative one down to -7, which is faster; 0 is off
         #[arg(
             long,
             value_name = "LEVEL",

@@ -20,9 +20,10 @@ use crate::id::{BlobId, Sha256Id};
 /// Ids that are remembered between two looks of whoever follows, 2 MiB; with more, everything has to be compared again.
 const TOUCHED_MAX: usize = 64 * 1024;
 
-/// Blobs that a list reads ahead: few at first, as many callers want no more.
-const PAGE_MIN: usize = 128;
-const PAGE_MAX: usize = 4096;
+/// Blobs that a list reads ahead: few at first, as many callers want no more; then what the longest page of a store wants at once,
+/// as each turn begins a list of the backend anew.
+const PAGE_FIRST: usize = 128;
+const PAGE: usize = 4096;
 
 /// The exchangeable backend. See the module's head; cloning is cheap.
 #[derive(Clone)]
@@ -211,7 +212,7 @@ impl Backend for Switch {
         let mut paged = Paged {
             inner: &self.inner,
             after,
-            next_page: PAGE_MIN,
+            next_page: PAGE_FIRST,
             page: Vec::new().into_iter(),
             is_over: false,
         };
@@ -305,7 +306,7 @@ impl Paged<'_> {
         let page = self.inner.reading(read)?;
         self.is_over = page.len() < wanted;
         self.after = page.last().map(|stat| stat.id).or(after);
-        self.next_page = (wanted * 2).min(PAGE_MAX);
+        self.next_page = PAGE;
         self.page = page.into_iter();
         Ok(())
     }

@@ -148,7 +148,7 @@ impl FileReading {
                 Piece::Hole { left } if *left > 0 => {
                     let len = usize::try_from(*left).map_or(HOLE_BYTES, |left| left.min(HOLE_BYTES));
                     *left -= len as u64;
-                    return Ok(Some(Bytes::from_static(&[0; HOLE_BYTES]).slice(..len)));
+                    return Ok(Some(Bytes::from(vec![0; len])));
                 }
                 Piece::Hole { .. } | Piece::Nothing => {}
             }

@@ -44,9 +44,10 @@ const FORMAT: u32 = 1;
 /// Stores of one node: each has a commit thread and an index.
 const STORES_MAX: usize = 64;
 
-/// zstd's levels that pay on a small box, and those that don't but may be asked for.
+/// zstd's fastest levels: the only ones that keep up with a card, and the only ones that the binary that ships has
+/// (scripts/build). What another level packed is read all the same.
 const COMPRESSION_MIN: i32 = -7;
-const COMPRESSION_MAX: i32 = 19;
+const COMPRESSION_MAX: i32 = 1;
 
 /// Volumes smaller than that are all headers; larger ones have no room in a needle's address.
 const VOLUME_BYTES: RangeInclusive<u64> = 16 * 1024 * 1024..=16 * 1024 * 1024 * 1024;
@@ -68,7 +69,7 @@ pub struct StoreSettings {
     /// Where blobs are kept.
     #[serde(flatten)]
     pub backend: BackendSettings,
-    /// The zstd level of what is stored, negative levels are faster; 0 is off.
+    /// The zstd level of what is stored: 1, or a negative one, which is faster; 0 is off.
     #[serde(default = "default_compression")]
     pub compression: i32,
 }
@@ -222,7 +223,10 @@ impl StoreSettings {
     fn packed(&self) -> Compression {
         match &self.backend {
             BackendSettings::Fs { .. } => Compression::OFF,
-            BackendSettings::Haystack { .. } | BackendSettings::Memory {} => Compression(self.compression),
+            // A store of an earlier version may have been told a higher one.
+            BackendSettings::Haystack { .. } | BackendSettings::Memory {} => {
+                Compression(self.compression.clamp(COMPRESSION_MIN, COMPRESSION_MAX))
+            }
         }
     }
 

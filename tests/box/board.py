@@ -9,6 +9,8 @@ Usage: board.py BOARD IMAGE WORK REFUGE [--long]
                         disk of links, devices and odd names is data (S14) · ejected
     a store moves       main is carried onto a disk while it is written to · the disk pulled: 503, and the box answers · back · and
                         onto the card again
+    a factory reset     the button held: the box is another one without an owner, and of what it kept, blobs and keys, nothing is
+                        left on its card (S27)
 """
 
 import concurrent.futures
@@ -27,6 +29,7 @@ from box import MIB, Box, Setting, qemu, said
 from wires import UsbDisk, Wired
 
 PULLS, PULLS_LONG = 3, 20
+CANARIES = 100
 # A disk that is plugged in is noticed by the kernel, then by the node, then checked: on a busy machine.
 NOTICED_WITHIN_S = 180
 
@@ -246,6 +249,44 @@ def main_moves(box):
     said(f"main went onto a disk and back, {len(stored)} acknowledged blobs, none lost")
 
 
+def on_card(box, needles):
+    """Of these bytes, what stands anywhere on the disk."""
+    longest = max(map(len, needles))
+    found, before = set(), b""
+    with open(box.disk, "rb") as disk:
+        while piece := disk.read(16 * MIB):
+            window = before + piece
+            found |= {needle for needle in needles if needle in window}
+            before = piece[-longest:]
+    return found
+
+
+def is_reset(box):
+    machine, lines, owner = box.machine, box.machine.lines, Owner(box)
+    # Random bytes, which no compression changes. Those of each canary begin alike, so that one search finds all.
+    mark = secrets.token_bytes(16)
+    canaries = [mark + number.to_bytes(2, "big") for number in range(CANARIES)]
+    for canary in canaries:
+        status, answer = owner.ask("POST", "/blobs", secrets.token_bytes(2000) + canary + secrets.token_bytes(2000))
+        assert status < 300, (status, answer)
+    keys = [bytes.fromhex("".join(box.ask(f"od -An -v -tx1 /data/refuge/identity/{name}").split())) for name in ("node.key", "tls.key")]
+    secret = [key[len(key) // 2 - 8 : len(key) // 2 + 8] for key in keys]
+    assert on_card(box, [mark, *secret]) == {mark, *secret}, "a test that finds nothing before would show nothing after"
+    before, known = machine.fact("node id"), machine.console().count("node id")
+    since = time.monotonic()
+    lines.press()
+    machine.wait("the light warns", lambda: lines.shows("warning", since), 60)
+    machine.wait("the box is another one", lambda: machine.console().count("node id") > known, 300)
+    lines.let_go()
+    machine.wait_ready()
+    assert machine.fact("node id") != before and machine.fact("claim code"), machine.console()[-2000:]
+    lines.wait("unclaimed")
+    box.note_identity()
+    machine.wait("nothing of what it kept is left", lambda: not on_card(box, [mark, *secret]), 180)
+    assert owner.ask("GET", "/api/status")[0] == 401, "the token of its owner before is good for the new one"
+    said(f"a factory reset left none of {CANARIES} blobs and {len(secret)} keys on the card")
+
+
 def main():
     setting = Setting(*sys.argv[1:5])
     is_long = "--long" in sys.argv
@@ -265,6 +306,7 @@ def main():
     usb = step(usb_disks, box, PULLS_LONG if is_long else PULLS)
     step(evil_disk, box, usb)
     step(main_moves, box)
+    step(is_reset, box)
     assert box.machine.stop()
     shutil.rmtree(box.folder)
 

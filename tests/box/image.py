@@ -256,12 +256,14 @@ def first_boot_file(image):
         b"authorities=box.example.org:8443,[2001:db8::1]:8443\nauthorities=a b\nnonsense\ncolour=red\ntimezone=../../etc/passwd\n"
         b"address=999.1.1.1/24\n\xff\xfe\x00=\n"
         b"claim-code=0123-4567-89ab-cdef\nclaim-code=0000-1111-0000-1111\nclaim-code=0123-4567-89ab-cdeU\nclaim-code=\n" + b"x" * 3000
+        + b"\norigins=https://app.example.org,http://localhost:65535\norigins=https://app.example.org/path\nauthorities=box:65536\n"
+        b"replicate-allow=192.168.1.0/24,fd00::/8,10.0.0.1\nreplicate-allow=192.168.1.0/33\nreplicate-allow=1::2::3\n"
     )
     script = image.tree() / "usr/lib/refuge/first-boot"
     subprocess.run(["sh", script, file, run], check=True, capture_output=True)
     errors = (run / "refuge/first-boot.errors").read_text()
     refused = [int(line.removeprefix("first-boot.conf, line ").split(":")[0]) for line in errors.splitlines()]
-    assert refused == [2, 8, 9, 10, 11, 12, 13, 15, 16, 17, 18], refused
+    assert refused == [2, 8, 9, 10, 11, 12, 13, 15, 16, 17, 18, 20, 21, 23, 24], refused
     # Its owner reads them on the page: what nobody else may know is not in them.
     assert not re.search("[0-9]{4}-", errors), errors
     assert (run / "refuge/hostname").read_text() == "den\n"
@@ -269,6 +271,8 @@ def first_boot_file(image):
     assert code.read_text() == "0123456789ABCDEF\n" and stat.S_IMODE(code.stat().st_mode) == 0o400
     assert (run / "refuge/environment").read_text().splitlines() == [
         "REFUGE_AUTHORITIES=box.example.org:8443,[2001:db8::1]:8443",
+        "REFUGE_ORIGINS=https://app.example.org,http://localhost:65535",
+        "REFUGE_REPLICATE_ALLOW=192.168.1.0/24,fd00::/8,10.0.0.1",
         f"REFUGE_CLAIM_CODE_FILE={code}",
         f"REFUGE_NOTES_FILE={run}/refuge/first-boot.errors",
     ]

@@ -343,6 +343,8 @@ def keeps(box, kept):
 
 
 def runs(box, version, slot):
+    # Root is asked once the node answers.
+    box.machine.wait("the box says that nothing is on trial", lambda: is_idle(box), PATIENCE_S)
     status = box.call("GET", "/api/update")
     assert (status["running"], status["slot"], status["step"]) == (version, slot, "idle"), status
     box.judged_good(slot)

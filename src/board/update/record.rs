@@ -207,6 +207,21 @@ mod tests {
     }
 
     #[test]
+    fn a_shell_sees_a_trial_as_well() {
+        let unit = include_str!("../../../systemd/refuge-data.service");
+        assert!(
+            unit.contains("grep -q trial.:{ /data/update/record.json"),
+            "{unit}"
+        );
+        let is_seen = |record: &Record| String::from_utf8(record.bytes()).unwrap().contains("trial\":{");
+        let record = Record::default();
+        assert!(!is_seen(&record));
+        let record = record.trying(trial(false));
+        assert!(is_seen(&record) && is_seen(&record.clone().given_up(vec!["no network".to_owned()])));
+        assert!(!is_seen(&record.proved(Slot::B)));
+    }
+
+    #[test]
     fn what_is_damaged_is_no_record_and_every_start_is_usual() {
         let good = Record::default().trying(trial(true)).bytes();
         let newer = String::from_utf8(good.clone())
