@@ -14,7 +14,8 @@ use refuge::discovery::mdns::message::Message;
 use refuge::discovery::packet::Packet;
 use refuge::durable;
 use refuge::files::{Commit, Selector, entries, find};
-use refuge::id::{AccountName, BlobAddress, BlobId, NodeId, RefName, StoreName};
+use refuge::id::{AccountName, BlobAddress, BlobId, BundleName, BundleUrl, NodeId, RefName, StoreName};
+use refuge::node::{BundleManifest, Source};
 
 /// A way in, and how many cases of it a quick run tries: those that flush a disk are slow.
 pub struct Door {
@@ -73,6 +74,9 @@ pub fn names(data: &[u8]) {
     again::<AccountName>(text);
     again::<StoreName>(text);
     again::<RefName>(text);
+    again::<BundleName>(text);
+    again::<BundleUrl>(text);
+    again::<Source>(text);
     // A selector has no text of its own.
     let _ = text.parse::<Selector>();
 }
@@ -88,8 +92,11 @@ pub fn discovery(data: &[u8]) {
     }
 }
 
-/// Blobs that say they are a tree or a commit: read through the store, as a restore does.
+/// What another box says of its bundle; and blobs that say they are a tree or a commit: read through the store, as a restore does.
 pub fn schemas(data: &[u8]) {
+    if let Ok(manifest) = BundleManifest::parse(data) {
+        assert_eq!(BundleManifest::parse(&manifest.bytes()), Ok(manifest));
+    }
     let memory = Arc::new(Memory::new());
     let store = Store::new(memory.clone(), Compression(1)).expect("a store in memory opens");
     let id = BlobId::of(data);

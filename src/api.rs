@@ -19,6 +19,7 @@ mod gate;
 mod host;
 mod maintain;
 mod metrics;
+mod offer;
 mod openapi;
 mod origin;
 mod pace;
@@ -159,7 +160,10 @@ static TABLE: &[Route] = routes![
     POST   "/api/board/identify", ADMIN, Takes::Nothing, Gives::Nothing, "Show by the light which box this is" => board::identify;
     POST   "/api/board/reset", ADMIN, Takes::Json(schema_of::<board::ResetBody>), Gives::Nothing, "Factory reset: destroys everything" => board::reset;
     GET    "/api/update", READ, Takes::Nothing, Gives::Json(schema_of::<update::UpdateBody>), "The system of the box" => update::status;
+    POST   "/api/update/check", ADMIN, Takes::Nothing, Gives::Json(schema_of::<update::BundlesBody>), "Look for bundles on disks and at other boxes" => update::check;
     POST   "/api/update/install", ADMIN, Takes::Json(schema_of::<update::InstallBody>), Gives::Nothing, "Install a bundle and restart" => update::install;
+    GET    "/api/update/offer", Auth::Public, Takes::Nothing, Gives::Json(schema_of::<offer::OfferBody>), "The bundle that runs here, for other boxes" => offer::manifest;
+    GET    "/api/update/offer/{id}", Auth::Public, Takes::Nothing, Gives::Bytes, "A part of the bundle that runs here" => offer::part;
     POST   "/api/update/rollback", ADMIN, Takes::Nothing, Gives::Nothing, "Restart with what ran before" => update::rollback;
     POST   "/update/install", ADMIN, Takes::Form, Gives::Text("text/html"), "The form that installs a bundle" => ui::install_update;
     POST   "/update/rollback", ADMIN, Takes::Form, Gives::Text("text/html"), "The button that goes back to what ran before" => ui::roll_back;

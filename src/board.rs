@@ -39,7 +39,8 @@ use self::led::Pattern;
 use self::lines::{Contact, Edge, Light};
 use self::show::{Seen, Show, pattern_of};
 use self::storage::{Places, Storage};
-use self::update::{ON_TRIAL, Updating};
+use self::update::{ON_TRIAL, Reach, Updating};
+use crate::http::Range;
 use crate::node::{self, Asked, Done, Node, Order, Step, UpdateTrouble};
 
 /// How soon the light follows the state of the node.
@@ -67,6 +68,8 @@ pub struct Options {
     pub helper: PathBuf,
     /// Where what installs updates is reached.
     pub updater: PathBuf,
+    /// Addresses that updates may come from besides those of the public internet, and of the local network for other boxes.
+    pub allowed: Vec<Range>,
 }
 
 impl Options {
@@ -78,6 +81,7 @@ impl Options {
             sys: "/sys".into(),
             helper: HELPER_SOCKET.into(),
             updater: UPDATER_SOCKET.into(),
+            allowed: Vec::new(),
         }
     }
 }
@@ -144,7 +148,12 @@ pub async fn run(opened: oneshot::Receiver<Node>, options: Options, shutdown: Ca
     };
     let (about_disks, orders) = mpsc::channel(ORDERS_MAX);
     let (about_updates, update_orders) = mpsc::channel(1);
-    let updating = Updating::run(node.clone(), options.updater, update_orders);
+    let reach = Reach {
+        updater: options.updater,
+        helper: places.helper.clone(),
+        allowed: options.allowed,
+    };
+    let updating = Updating::run(node.clone(), reach, update_orders);
     let desks = Desks {
         about_disks,
         about_updates,
@@ -376,11 +385,11 @@ impl Parts {
                 hand_over(&desks.about_disks, asked);
                 false
             }
-            Order::Install(_) | Order::Rollback if is_updating(node) => {
+            Order::Check | Order::Install(_) | Order::Rollback if is_updating(node) => {
                 asked.answer(Err(UpdateTrouble::Busy.into()));
                 false
             }
-            Order::Install(_) | Order::Rollback => {
+            Order::Check | Order::Install(_) | Order::Rollback => {
                 hand_over(&desks.about_updates, asked);
                 false
             }

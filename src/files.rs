@@ -34,6 +34,7 @@ mod verify;
 use std::sync::Arc;
 
 pub use backup::{BackupOptions, BackupReport, Checkpoints, backup};
+pub use chunk::{Cutter, PartSizes};
 pub use commit::{Commit, Pieces, Segment};
 pub use diff::{Change, Difference, diff};
 pub use error::{Error, MISSING_NAMED_MAX};

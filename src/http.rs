@@ -13,6 +13,7 @@
 //!
 //! No redirects are followed and no proxy is used: credentials go to the server they were made for and nowhere else.
 
+mod address;
 mod body;
 mod channel;
 mod client;
@@ -23,6 +24,7 @@ mod server;
 mod tls;
 mod url;
 
+pub use address::{ALLOWED_MAX, Range, RangeError, near_or_listed, public_or_listed};
 pub use body::Response;
 pub use channel::Channel;
 pub use client::{Client, Patience, Request, Upload};

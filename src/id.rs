@@ -2,6 +2,7 @@
 
 mod account;
 mod blob;
+mod bundle;
 mod certificate;
 mod database;
 mod disk;
@@ -15,6 +16,7 @@ mod version;
 
 pub use account::{AccountName, AccountNameError, HexIdError, TokenId, UploadId};
 pub use blob::{BlobAddress, BlobId, BlobIdError, Sha256Id};
+pub use bundle::{BundleName, BundleNameError, BundleUrl};
 pub use certificate::{
     BINDING_OID, Binding, BindingError, Fingerprint, binding_extension, binding_message, verify_binding,
 };

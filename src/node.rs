@@ -10,6 +10,7 @@ mod attach;
 mod blobs;
 mod board;
 mod browse;
+mod bundles;
 mod claim;
 mod clock;
 mod disk;
@@ -51,6 +52,10 @@ pub use attach::{Attached, Attaching, Coding, Expected};
 pub use blobs::{Blobs, Reading, Receiver};
 pub use board::{Adoption, Asked, Board, CardReserve, Done, Hardware, MoveTo, Order};
 pub use browse::{FOLDER_PAGE_MAX, FileReading};
+pub use bundles::{
+    Arriving, BUNDLE_BYTES_MAX, BUNDLE_MANIFEST_BYTES_MAX, BUNDLE_PART_BYTES_MAX, BundleManifest, BundlePart,
+    Bundles, Coming, ManifestError, PartReading,
+};
 pub use claim::{
     CLAIM_EXPORTER_LABEL, CLAIM_WINDOW, Claim, ClaimCode, ClaimCodeError, ClaimProof, ClaimSide, Proven,
     claim_mac,
@@ -80,7 +85,10 @@ pub use start_over::forget_owner;
 pub use stores::{BackendSettings, MoveInfo, RemoveOptions, StoreInfo, StoreSettings, Stores};
 pub use token::{NewToken, TokenInfo, TokenRequest, Tokens};
 pub use unpacking::Unpacking;
-pub use update::{Installation, Outcome, Progress, Slot, Step, UpdateTrouble, Updates};
+pub use update::{
+    Available, BundleDigest, Installation, Outcome, Progress, Slot, Source, SourceError, Step, UpdateTrouble,
+    Updates,
+};
 pub use upload::{
     Appending, NewUpload, UPLOAD_EXPIRY, UPLOAD_METADATA_BYTES_MAX, UPLOAD_PARTS_MAX, UPLOADS_BYTES_MAX,
     UPLOADS_MAX, UploadInfo, Uploads,
@@ -175,6 +183,7 @@ struct Inner {
     events: Events,
     peers: Peers,
     board: Board,
+    bundles: Bundles,
     replications: Replications,
     secrets: Secrets,
     pulse: Pulse,
@@ -246,6 +255,7 @@ impl Node {
                 tokens: Tokens::new(Arc::clone(&access)),
                 access,
                 board: Board::new(health.clone()),
+                bundles: Bundles::open(folder.join("bundles")),
                 replications: Replications::new(),
                 secrets,
                 pulse: Pulse::new(folder.path(), options.clock.clone()),
@@ -340,6 +350,11 @@ impl Node {
     /// What its hardware can be asked to do.
     pub fn board(&self) -> &Board {
         &self.inner.board
+    }
+
+    /// Bundles of its system: one that comes, and the one that others may have.
+    pub fn bundles(&self) -> &Bundles {
+        &self.inner.bundles
     }
 
     /// Its replications.

@@ -8,12 +8,11 @@
 //!
 //! - `session` and `checkpoint` are the protocol; they know no sockets and no clock.
 //! - `peer` is what a side can do; `local` a database of this node, `http` one of a server that speaks CouchDB's API.
-//! - `place` finds the peer that a request names; `address` says where it may be.
+//! - `place` finds the peer that a request names.
 //!
 //! What is bounded: replications that go on, batches of each and of all, bytes of documents on their way, attempts, waits, answers. What a peer sends is checked before
 //! it is stored. Security objects, people and replications themselves are never replicated.
 
-mod address;
 mod backoff;
 mod checkpoint;
 mod docs;
@@ -34,9 +33,9 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-pub use address::{ALLOWED_MAX, Range, RangeError};
+pub use crate::http::{ALLOWED_MAX, Range, RangeError};
 
-use crate::http::{NodeUrl, Token};
+use crate::http::{NodeUrl, Token, public_or_listed};
 use crate::id::NodeId;
 use crate::node::{Node, ReplicationDone, ReplicationFailure, ReplicationRequest};
 use job::Around;
@@ -77,10 +76,7 @@ impl Options {
 
     /// Whether a server at this address may be reached: what is sent in the clear goes to addresses alone that the owner lists.
     pub fn allows(&self, is_https: bool, address: IpAddr) -> bool {
-        match is_https {
-            true => address::is_allowed(&self.allowed, address),
-            false => address::is_listed(&self.allowed, address),
-        }
+        public_or_listed(self.allowed.clone(), is_https)(address)
     }
 
     fn known(&self, url: &NodeUrl) -> Option<&KnownNode> {

@@ -244,6 +244,7 @@ pub(super) fn update_outcome(trouble: &node::UpdateTrouble) -> (StatusCode, &'st
     match trouble {
         node::UpdateTrouble::Busy => (StatusCode::CONFLICT, "update_under_way"),
         node::UpdateTrouble::NoSpace { .. } => (StatusCode::INSUFFICIENT_STORAGE, "no_space"),
+        node::UpdateTrouble::Away { .. } => (StatusCode::BAD_GATEWAY, "bundle_away"),
         node::UpdateTrouble::Bundle { .. } => (StatusCode::CONFLICT, "bad_bundle"),
         node::UpdateTrouble::OtherBoard { .. } => (StatusCode::CONFLICT, "other_board"),
         node::UpdateTrouble::Older { .. } => (StatusCode::CONFLICT, "older_version"),

@@ -9,7 +9,9 @@ use super::answer;
 use super::error::{Error, update_outcome};
 use super::route::Call;
 use crate::id::{BlobAddress, StoreName, Version};
-use crate::node::{self, Installation, Order, Outcome, Progress, Refusal, UpdateTrouble, Updates};
+use crate::node::{
+    self, Available, Done, Installation, Order, Outcome, Progress, Refusal, Source, UpdateTrouble, Updates,
+};
 
 /// The system of the box.
 #[derive(Serialize, ToSchema)]
@@ -19,7 +21,7 @@ pub(super) struct UpdateBody {
     running: Version,
     /// Where it runs: `A` or `B`.
     slot: &'static str,
-    /// What is being done: `idle`; `transferring`, `checking` and `installing` a bundle; `restarting`; `trying`: what runs is new
+    /// What is being done: `idle`; `fetching`, `transferring`, `checking` and `installing` a bundle; `restarting`; `trying`: what runs is new
     /// and not yet judged.
     step: &'static str,
     /// How far that is, where it can be told.
@@ -37,7 +39,7 @@ pub(super) struct UpdateBody {
     before: Option<Version>,
 }
 
-/// How far something is: bytes while a bundle is transferred, percent while it is installed.
+/// How far something is: bytes while a bundle is fetched or transferred, percent while it is installed.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ProgressBody {
     /// So much is done.
@@ -80,11 +82,48 @@ pub(super) struct InstallBody {
     #[serde(default = "StoreName::main")]
     #[schema(value_type = String)]
     store: StoreName,
-    /// The bundle, as a blob of that store.
-    blob: String,
+    /// The bundle, as a blob of that store; this or `from`.
+    #[serde(default)]
+    blob: Option<String>,
+    /// Where the bundle comes from: `https://HOST/PATH`, `usb:NAME`, `usb:DISK/NAME`, `box:NODE-ID`, `box:NODE-ID@https://HOST`.
+    #[serde(default)]
+    from: Option<String>,
     /// Whether it may be no newer than what runs.
     #[serde(default)]
     allow_older: bool,
+}
+
+/// The bundles that can be had near.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BundlesBody {
+    /// Those at other boxes, then those on disks.
+    bundles: Vec<BundleBody>,
+}
+
+/// A bundle that can be had, as whoever has it says.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BundleBody {
+    /// What to install it by.
+    from: String,
+    /// What it makes of the box; not told of one on a disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    version: Option<Version>,
+    /// How long it is.
+    size_bytes: u64,
+    /// What people know the place by.
+    place: String,
+}
+
+impl From<Available> for BundleBody {
+    fn from(available: Available) -> BundleBody {
+        BundleBody {
+            from: available.source.to_string(),
+            version: available.version,
+            size_bytes: available.size_bytes,
+            place: available.place,
+        }
+    }
 }
 
 impl From<Updates> for UpdateBody {
@@ -141,24 +180,47 @@ pub(super) async fn status(call: Call) -> Result<Response, Error> {
 /// Installs a bundle and starts from it. Answers when the transfer has begun; `GET` tells the rest.
 pub(super) async fn install(mut call: Call) -> Result<Response, Error> {
     let body: InstallBody = call.take_body().json().await?;
-    begin(&call, body.store, &body.blob, body.allow_older).await?;
+    let source = match (&body.blob, &body.from) {
+        (Some(blob), None) => blob_of(&call, body.store, blob).await?,
+        (None, Some(from)) => from.parse().map_err(|error| Error::malformed("from", error))?,
+        (None, None) | (Some(_), Some(_)) => {
+            return Err(Error::malformed("from", "either blob or from names the bundle"));
+        }
+    };
+    begin(&call, source, body.allow_older).await?;
     Ok(answer::empty(StatusCode::ACCEPTED))
 }
 
-/// Has a bundle installed.
-pub(super) async fn begin(
-    call: &Call,
-    store: StoreName,
-    blob: &str,
-    may_be_older: bool,
-) -> Result<(), Error> {
+/// What there is to install, on disks and at other boxes.
+pub(super) async fn check(call: Call) -> Result<Response, Error> {
+    let bundles = match call.node().board().ask(Order::Check).await? {
+        Done::Bundles(bundles) => bundles,
+        Done::Done | Done::Disks(_) | Done::Store(_) => Vec::new(),
+    };
+    let body = BundlesBody {
+        bundles: bundles.into_iter().map(BundleBody::from).collect(),
+    };
+    Ok(answer::json(StatusCode::OK, &body))
+}
+
+/// A blob of a store, as the source of a bundle.
+async fn blob_of(call: &Call, store: StoreName, blob: &str) -> Result<Source, Error> {
     let blob: BlobAddress = blob.parse().map_err(|error| Error::malformed("blob", error))?;
     let blob = call.node().stores().get(&store)?.resolve(blob).await?;
-    let wanted = Installation {
-        store,
-        blob,
-        may_be_older,
-    };
+    Ok(Source::Blob { store, blob })
+}
+
+/// Where a bundle comes from, as a person writes it: the id of a blob, or where to.
+pub(super) async fn source_of(call: &Call, text: &str) -> Result<Source, Error> {
+    match text.parse::<Source>() {
+        Ok(source) => Ok(source),
+        Err(_) => blob_of(call, StoreName::main(), text).await,
+    }
+}
+
+/// Has a bundle installed.
+pub(super) async fn begin(call: &Call, source: Source, may_be_older: bool) -> Result<(), Error> {
+    let wanted = Installation { source, may_be_older };
     call.node().board().ask(Order::Install(wanted)).await?;
     Ok(())
 }

@@ -116,8 +116,12 @@ fn recover(config: &Config) -> anyhow::Result<()> {
 fn start_board(config: &Config, supervisor: &mut Supervisor) -> oneshot::Sender<Node> {
     let (opened, told) = oneshot::channel();
     if let Some(profile) = config.board.clone() {
+        let options = board::Options {
+            allowed: config.replicate_allow.clone(),
+            ..board::Options::new(profile)
+        };
         supervisor.spawn(|shutdown| async move {
-            match board::run(told, board::Options::new(profile), shutdown).await {
+            match board::run(told, options, shutdown).await {
                 board::Ended::Shutdown => Ok(()),
                 board::Ended::Reset => Err(anyhow!(
                     "factory reset: the next start makes a new node of this box"

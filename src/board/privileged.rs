@@ -8,14 +8,23 @@
 //! {"answer":"trouble","trouble":{"trouble":"foreign","what":["sda1: ntfs"]}}
 //! ```
 //!
+//! A bundle on a disk of others comes as bytes after the answer:
+//!
+//! ```text
+//! {"command":"read","disk":"sda1","name":"refuge.raucb","from":0}
+//! {"answer":"content","size_bytes":7,"changed_s":1790000000}
+//! 7 bytes
+//! ```
+//!
 //! Everything in a command is a name that parsed; nothing of it is a path or an option of a program. Commands that change
 //! something wait for one another.
 
 mod act;
+mod stick;
 mod wire;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -24,16 +33,23 @@ use std::time::Duration;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::error::Error;
+use crate::id::{BundleName, DiskName};
 use crate::node::DiskTrouble;
 
 pub(super) use act::{Tools, disk_path};
-pub(super) use wire::{Answer, Client, Command};
+pub(super) use wire::{Answer, Client, Command, Content};
 
 /// Where the disks of stores are mounted, each at its id.
 pub const DISKS_FOLDER: &str = "/run/refuge/disks";
 
 /// Where the helper is reached.
 pub const HELPER_SOCKET: &str = "/run/refuge/helper.sock";
+
+/// Where a disk of others is mounted for a moment.
+const STICK_FOLDER: &str = "/run/refuge/stick";
+
+/// A node that takes no bytes of a bundle for so long is gone: its card may be slow, or the bundle waits for its turn.
+const TAKEN_WITHIN: Duration = Duration::from_secs(120);
 
 /// Whoever connects sends its line within that time.
 const COMMAND_WITHIN: Duration = Duration::from_secs(10);
@@ -52,6 +68,8 @@ pub struct HelperOptions {
     pub own_disk: String,
     /// Where disks are mounted.
     pub disks: PathBuf,
+    /// Where a disk of others is mounted for a moment.
+    pub stick: PathBuf,
     /// The kernel's tree of devices.
     pub sys: PathBuf,
     /// Where devices are opened.
@@ -66,6 +84,7 @@ impl HelperOptions {
             group,
             own_disk,
             disks: DISKS_FOLDER.into(),
+            stick: STICK_FOLDER.into(),
             sys: "/sys".into(),
             dev: "/dev".into(),
         }
@@ -97,30 +116,76 @@ fn answer(mut connection: UnixStream, options: &HelperOptions) -> io::Result<()>
     if let Err(trouble) = &done {
         tracing::warn!(%trouble, "not done");
     }
-    let answer = done.unwrap_or_else(|trouble| Answer::Trouble { trouble });
-    connection.write_all(&wire::line(&answer))
+    let (answer, bytes) = match done {
+        Ok(Done::Answer(answer)) => (answer, None),
+        Ok(Done::Content(answer, file)) => (answer, Some(file)),
+        Err(trouble) => (Answer::Trouble { trouble }, None),
+    };
+    connection.write_all(&wire::line(&answer))?;
+    if let Some(mut file) = bytes {
+        connection.set_write_timeout(Some(TAKEN_WITHIN))?;
+        io::copy(&mut file, &mut connection)?;
+    }
+    Ok(())
 }
 
-fn perform(command: Command, options: &HelperOptions) -> Result<Answer, DiskTrouble> {
+/// What came of a command.
+enum Done {
+    Answer(Answer),
+    /// The bytes of the file follow, from where it stands.
+    Content(Answer, File),
+}
+
+fn perform(command: Command, options: &HelperOptions) -> Result<Done, DiskTrouble> {
     let tools = Tools { options };
     let _alone = match command {
         Command::Disks => None,
-        Command::Adopt { .. } | Command::Mount { .. } | Command::Release { .. } => {
-            Some(alone(&options.disks).map_err(|error| act::failed("lock", &error))?)
-        }
+        Command::Adopt { .. }
+        | Command::Mount { .. }
+        | Command::Release { .. }
+        | Command::Bundles
+        | Command::Read { .. } => Some(alone(&options.disks).map_err(|error| act::failed("lock", &error))?),
     };
-    match command {
-        Command::Disks => tools.disks().map(|disks| Answer::Disks { disks }),
+    let answer = match command {
+        Command::Disks => Answer::Disks {
+            disks: tools.disks()?,
+        },
         Command::Adopt {
             disk,
             serial,
             may_format,
-        } => tools
-            .adopt(&disk, &serial, may_format)
-            .map(|uuid| Answer::Mounted { uuid }),
-        Command::Mount { uuid } => tools.mount(&uuid).map(|()| Answer::Mounted { uuid }),
-        Command::Release { uuid, is_pulled } => tools.release(&uuid, is_pulled).map(|()| Answer::Done),
-    }
+        } => Answer::Mounted {
+            uuid: tools.adopt(&disk, &serial, may_format)?,
+        },
+        Command::Mount { uuid } => {
+            tools.mount(&uuid)?;
+            Answer::Mounted { uuid }
+        }
+        Command::Release { uuid, is_pulled } => {
+            tools.release(&uuid, is_pulled)?;
+            Answer::Done
+        }
+        Command::Bundles => Answer::Bundles {
+            bundles: tools.bundles()?,
+        },
+        Command::Read { disk, name, from } => return read(&tools, &disk, &name, from),
+    };
+    Ok(Done::Answer(answer))
+}
+
+/// The disk is let go of before its bytes are sent: whoever waits for another disk does not wait for those.
+fn read(tools: &Tools<'_>, disk: &DiskName, name: &BundleName, from: u64) -> Result<Done, DiskTrouble> {
+    let mut file = tools.open_bundle(disk, name)?;
+    let (size_bytes, changed_s) = stick::about(&file)?;
+    file.seek(SeekFrom::Start(from))
+        .map_err(|error| act::failed("seek", &error))?;
+    Ok(Done::Content(
+        Answer::Content {
+            size_bytes,
+            changed_s,
+        },
+        file,
+    ))
 }
 
 /// Waits until no other helper works, and makes the folder of disks where it is not there.

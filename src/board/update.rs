@@ -2,19 +2,21 @@
 //! itself where the new system does not prove that the data is well.
 //!
 //! ```text
-//!           order                ready          all sent        RAUC took it      100 %
-//!   idle ──────────> transferring ──> checking ──────────> installing ──> restarting
-//!     ^  refused: why  │                │                    │               │ boot loader: the other slot first, 3 attempts
-//!     └────────────────┴────────────────┴────────────────────┘               v
+//!         order           it came         all sent        RAUC took it      100 %
+//!   idle ──────> fetching ──────> transferring ──> checking ──────────> installing ──> restarting
+//!     ^ refused:   │                │               │                    │               │ boot loader: the other slot first,
+//!     │ why        │                │               │                    │               v 3 attempts
+//!     └────────────┴────────────────┴───────────────┴────────────────────┘
 //!     ^                                            good: slot marked       trying
 //!     ├──────────────────────────────────────────────────────────────────────┤
 //!     └──── old slot again: why ──────────────── bad, or 3 attempts used up ─┘
 //! ```
 //!
-//! The node knows the bundle as a blob and asks; what is done, is done by root in a process of its own (`updater.rs`, over
+//! The node brings the bundle from its source (`fetch.rs`) and asks; what is done, is done by root in a process of its own (`updater.rs`, over
 //! `wire.rs`), started by the service manager for each command. It knows from `record.rs` what is on trial, and `judge.rs` says
 //! when that has proved itself. RAUC verifies and writes; only root may speak with it.
 
+mod fetch;
 mod judge;
 mod record;
 mod said;
@@ -32,10 +34,12 @@ use tokio::time::{MissedTickBehavior, interval};
 
 pub use updater::{UpdaterStep, answer, step};
 
+use self::fetch::{Found, Own, Ways};
 use self::wire::{Answer, Client, Command, Exchange};
-use super::Ended;
+use super::{Ended, privileged};
+use crate::http::Range;
 use crate::node::{
-    Asked, Done, Error, Installation, Node, Order, Progress, Reading, Step, UpdateTrouble, Updates,
+    Arriving, Asked, Done, Error, Installation, Node, Order, Progress, Source, Step, UpdateTrouble, Updates,
 };
 
 /// Where the updater is reached.
@@ -47,19 +51,29 @@ pub(super) const ON_TRIAL: &str = "/run/refuge/on-trial";
 /// How soon a node that is on trial hears that it was judged.
 const JUDGED_EVERY: Duration = Duration::from_secs(3);
 
+/// What updates are done with.
+pub(super) struct Reach {
+    /// Where the updater is reached.
+    pub(super) updater: PathBuf,
+    /// Where the helper is reached, which reads disks.
+    pub(super) helper: PathBuf,
+    /// Addresses that may be reached besides those of the public internet, and of the local network for other boxes.
+    pub(super) allowed: Vec<Range>,
+}
+
 /// The node's side of updates.
 pub(super) struct Updating {
     node: Node,
     updater: Client,
+    ways: Ways,
     updates: Updates,
 }
 
 impl Updating {
     /// Looks after updates until it is dropped, or until the node has to be started anew. What the updater was told is done all the
     /// same. Does nothing where there is no updater.
-    pub(super) async fn run(node: Node, socket: PathBuf, mut orders: mpsc::Receiver<Asked>) -> Ended {
-        let updater = Client { socket };
-        let mut updating = match Updating::open(node, updater).await {
+    pub(super) async fn run(node: Node, reach: Reach, mut orders: mpsc::Receiver<Asked>) -> Ended {
+        let mut updating = match Updating::open(node, reach).await {
             Ok(updating) => updating,
             Err(trouble) => {
                 tracing::info!(%trouble, "this box is not updated by its node");
@@ -73,18 +87,28 @@ impl Updating {
                 return Ended::Proved;
             }
         }
+        updating.settle().await;
         while let Some(asked) = orders.recv().await {
             updating.obey(asked).await;
         }
         Ended::Shutdown
     }
 
-    async fn open(node: Node, updater: Client) -> Result<Updating, UpdateTrouble> {
+    async fn open(node: Node, reach: Reach) -> Result<Updating, UpdateTrouble> {
+        let updater = Client {
+            socket: reach.updater,
+        };
         let updates = ask_state(&updater).await?;
         node.board().tell_updates(updates.clone());
+        let ways = Ways {
+            node: node.clone(),
+            allowed: reach.allowed,
+            helper: privileged::Client { socket: reach.helper },
+        };
         Ok(Updating {
             node,
             updater,
+            ways,
             updates,
         })
     }
@@ -109,9 +133,21 @@ impl Updating {
         }
     }
 
+    /// The system that runs is good: its bundle is kept for others, where it is at hand.
+    async fn settle(&self) {
+        let (running, compatible) = (self.updates.running.clone(), self.updates.compatible.clone());
+        if let Err(error) = self.node.bundles().settle(running, compatible).await {
+            tracing::warn!(%error, "the bundle that runs is not kept for others");
+        }
+    }
+
     async fn obey(&mut self, asked: Asked) {
         match asked.order.clone() {
             Order::Install(wanted) => self.obey_install(asked, wanted).await,
+            Order::Check => {
+                let found = self.ways.look(&self.own(false)).await;
+                asked.answer(Ok(Done::Bundles(found)));
+            }
             Order::Rollback => {
                 let rolled_back = self.updater.ask(&Command::Rollback).await;
                 if rolled_back.is_ok() {
@@ -130,60 +166,84 @@ impl Updating {
         }
     }
 
-    /// Answers when the updater has room for the bundle; what comes of it is told by [`Updates`].
+    fn own(&self, may_be_older: bool) -> Own {
+        Own {
+            running: self.updates.running.clone(),
+            compatible: self.updates.compatible.clone(),
+            may_be_older,
+        }
+    }
+
+    /// Answers when the bundle was found and there is room for it; what comes of it is told by [`Updates`].
     async fn obey_install(&mut self, asked: Asked, wanted: Installation) {
-        let begun = self.begin(&wanted).await;
-        let (reading, exchange) = match begun {
+        let own = self.own(wanted.may_be_older);
+        let begun = match self.begin(&wanted.source, &own).await {
             Ok(begun) => begun,
             Err(error) => return asked.answer(Err(error)),
         };
         asked.answer(Ok(Done::Done));
-        match self.install(reading, exchange).await {
+        match self.bring_and_install(&wanted, &own, begun).await {
             Ok(()) => self.step(Step::Restarting),
-            Err(trouble) => {
-                tracing::warn!(%trouble, "the update was not installed");
-                self.updates.refused = Some(trouble);
-                // The slot that does not run may have been overwritten: what can be gone back to is asked again.
-                match ask_state(&self.updater).await {
-                    Ok(updates) => {
-                        let refused = self.updates.refused.take();
-                        self.set(Updates { refused, ..updates });
-                    }
-                    Err(_) => self.step(Step::Idle),
-                }
-            }
+            Err(trouble) => self.refused(trouble).await,
         }
     }
 
-    async fn begin(&mut self, wanted: &Installation) -> Result<(Reading, Exchange), Error> {
-        let reading = self.node.stores().get(&wanted.store)?.get(wanted.blob).await?;
+    async fn begin(&mut self, source: &Source, own: &Own) -> Result<(Found, Arriving), Error> {
+        let found = self.ways.open(source, own).await;
+        let found = found.map_err(|failure| failure.told(source))?;
+        let arriving = self.ways.begin(found.coming()).await?;
+        self.updates.refused = None;
+        self.step(Step::Fetching(Progress {
+            done: arriving.received(),
+            total: found.size_bytes(),
+            before: arriving.received(),
+            elapsed: Duration::ZERO,
+        }));
+        Ok((found, arriving))
+    }
+
+    async fn bring_and_install(
+        &mut self,
+        wanted: &Installation,
+        own: &Own,
+        begun: (Found, Arriving),
+    ) -> Result<(), UpdateTrouble> {
+        let size_bytes = begun.0.size_bytes();
+        let (node, updates) = (&self.node, &mut self.updates);
+        let mut tell = |progress| {
+            updates.step = Step::Fetching(progress);
+            node.board().tell_updates(updates.clone());
+        };
+        let fetched = self.ways.fetch(&wanted.source, own, begun, &mut tell).await;
+        fetched.map_err(trouble_of)?;
         let mut exchange = self
             .updater
             .begin(&Command::Install {
-                size_bytes: reading.stat().len,
+                size_bytes,
                 may_be_older: wanted.may_be_older,
             })
             .await?;
         // Ready, or why not.
         exchange.next().await?;
-        self.updates.refused = None;
-        self.step(Step::Transferring(Progress {
-            done: 0,
-            total: reading.stat().len,
-            elapsed: Duration::ZERO,
-        }));
-        Ok((reading, exchange))
+        self.transfer(size_bytes, &mut exchange).await?;
+        self.install(exchange).await
     }
 
-    async fn install(&mut self, mut reading: Reading, mut exchange: Exchange) -> Result<(), UpdateTrouble> {
-        self.transfer(&mut reading, &mut exchange).await?;
+    async fn install(&mut self, mut exchange: Exchange) -> Result<(), UpdateTrouble> {
         let began = Instant::now();
         loop {
             match exchange.next().await? {
                 Answer::Checking | Answer::Ready => self.step(Step::Checking),
+                Answer::Found { version } => {
+                    // It is what others may have, once it has proved itself; if that cannot be noted they will not.
+                    if let Err(error) = self.node.bundles().found(version).await {
+                        tracing::warn!(%error, "this bundle will not be kept for others");
+                    }
+                }
                 Answer::Installing { percent } => self.step(Step::Installing(Progress {
                     done: percent.into(),
                     total: 100,
+                    before: 0,
                     elapsed: began.elapsed(),
                 })),
                 Answer::Restarting | Answer::Done | Answer::State { .. } => return Ok(()),
@@ -192,18 +252,16 @@ impl Updating {
         }
     }
 
-    async fn transfer(
-        &mut self,
-        reading: &mut Reading,
-        exchange: &mut Exchange,
-    ) -> Result<(), UpdateTrouble> {
+    async fn transfer(&mut self, size_bytes: u64, exchange: &mut Exchange) -> Result<(), UpdateTrouble> {
         let began = Instant::now();
         let mut done = 0;
-        while done < reading.stat().len {
-            let piece = reading.read_at(done).await;
-            let piece = piece.map_err(|error| UpdateTrouble::Bundle {
-                reason: error.to_string(),
-            })?;
+        while done < size_bytes {
+            let piece = self.node.bundles().came(done).await.map_err(trouble_of)?;
+            if piece.is_empty() {
+                return Err(UpdateTrouble::Bundle {
+                    reason: "it became shorter while it was read".to_owned(),
+                });
+            }
             done += piece.len() as u64;
             if exchange.send(&piece).await.is_err() {
                 // Its last answer says why it hears no more.
@@ -216,11 +274,31 @@ impl Updating {
             }
             self.step(Step::Transferring(Progress {
                 done,
-                total: reading.stat().len,
+                total: size_bytes,
+                before: 0,
                 elapsed: began.elapsed(),
             }));
         }
         Ok(())
+    }
+
+    /// What only came for this is removed, but for what may still go on.
+    async fn refused(&mut self, trouble: UpdateTrouble) {
+        tracing::warn!(%trouble, "the update was not installed");
+        if !matches!(trouble, UpdateTrouble::Away { .. })
+            && let Err(error) = self.node.bundles().forget().await
+        {
+            tracing::warn!(%error, "a bundle that was refused stays behind");
+        }
+        self.updates.refused = Some(trouble);
+        // The slot that does not run may have been overwritten: what can be gone back to is asked again.
+        match ask_state(&self.updater).await {
+            Ok(updates) => {
+                let refused = self.updates.refused.take();
+                self.set(Updates { refused, ..updates });
+            }
+            Err(_) => self.step(Step::Idle),
+        }
     }
 
     fn step(&mut self, step: Step) {
@@ -231,6 +309,17 @@ impl Updating {
     fn set(&mut self, updates: Updates) {
         self.updates = updates;
         self.node.board().tell_updates(self.updates.clone());
+    }
+}
+
+/// Why a bundle did not come, or could not be read again.
+fn trouble_of(error: Error) -> UpdateTrouble {
+    match error {
+        Error::Update(trouble) => trouble,
+        other => UpdateTrouble::Failed {
+            program: "transfer".to_owned(),
+            reason: other.to_string(),
+        },
     }
 }
 
@@ -245,12 +334,14 @@ async fn ask_state(updater: &Client) -> Result<Updates, UpdateTrouble> {
     match updater.ask(&Command::State).await? {
         Answer::State {
             running,
+            compatible,
             slot,
             is_on_trial,
             last,
             before,
         } => Ok(Updates {
             running,
+            compatible,
             slot,
             step: if is_on_trial { Step::Trying } else { Step::Idle },
             refused: None,

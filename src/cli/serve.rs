@@ -43,7 +43,7 @@ pub(super) struct Args {
     /// An origin whose pages may use the documents with a token, for example `https://app.example.org`
     #[arg(long = "origin", value_name = "ORIGIN")]
     origins: Option<Vec<String>>,
-    /// Addresses that replications may reach besides the public internet, for example 192.168.1.0/24
+    /// Addresses that replications and updates may reach besides the public internet, for example 192.168.1.0/24
     #[arg(long = "replicate-allow", value_name = "RANGE")]
     replicate_allow: Option<Vec<String>>,
     /// How much is logged: error, warn, info, debug, trace [default: info]

@@ -16,15 +16,18 @@ use super::exit::{Exit, Failure};
 use super::output::{bytes, is_watched, note};
 use super::place::PlaceArgs;
 use crate::app::{self, Held, Place, UpdaterStep};
-use crate::http::{Client, Method, Request};
+use crate::http::{Client, Method, Patience, Request};
 use crate::id::{BlobAddress, BlobId, StoreName};
-use crate::node::Class;
+use crate::node::{Class, Source};
 
 /// Read from the bundle at once, in bytes.
 const READ_BYTES: usize = 512 * 1024;
 
 /// How often the box is asked how far it is.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// Boxes of the network and disks that are looked at one after the other.
+const CHECKED_WITHIN: Patience = Patience::Of(Duration::from_secs(10 * 60));
 
 /// A box that has not said by then what came of an update is not waited for any longer: three starts that fail, and the way back.
 const DONE_WITHIN: Duration = Duration::from_secs(20 * 60);
@@ -33,7 +36,9 @@ const DONE_WITHIN: Duration = Duration::from_secs(20 * 60);
 #[derive(clap::Args)]
 #[command(after_help = "\
 Example:
+  refuge update check --node https://192.168.1.5
   refuge update install refuge-raspberrypi-0.2.0.raucb --node https://192.168.1.5
+  refuge update install https://example.org/refuge-raspberrypi-0.2.0.raucb --node https://192.168.1.5
   refuge update status --node https://192.168.1.5
   refuge update rollback --node https://192.168.1.5
 
@@ -46,10 +51,15 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// List the bundles that other boxes of the network run and those on USB disks
+    Check {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
     /// Install a bundle, restart the box and wait until the new version was judged
     Install {
-        /// The bundle: a file, or the id of a blob that the box has
-        #[arg(value_name = "FILE|ID")]
+        /// The bundle: a file, a URL, usb:NAME or box:NODE-ID as `refuge update check` lists them, or the id of a blob that the box has
+        #[arg(value_name = "FILE|URL|usb:NAME|box:NODE-ID|ID")]
         bundle: String,
         /// Also where it is no newer than what runs
         #[arg(long)]
@@ -96,9 +106,32 @@ enum StepName {
 
 #[derive(Serialize)]
 struct Install {
-    store: StoreName,
-    blob: BlobId,
+    #[serde(flatten)]
+    bundle: Bundle,
     allow_older: bool,
+}
+
+/// How the box is told of a bundle.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Bundle {
+    Blob { store: StoreName, blob: BlobId },
+    From { from: String },
+}
+
+/// What there is to install.
+#[derive(Serialize, Deserialize)]
+struct Bundles {
+    bundles: Vec<Near>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Near {
+    from: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    size_bytes: u64,
+    place: String,
 }
 
 /// What the box says of its system.
@@ -147,6 +180,13 @@ pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
             no_wait,
             place,
         } => install(&bundle, allow_older, no_wait, &place, session),
+        Command::Check { place } => {
+            let place = place.open(session, false)?;
+            let request = Request::new(Method::POST, "/api/update/check").patience(CHECKED_WITHIN);
+            let bundles: Bundles = client(&place)?.json(request)?;
+            session.output.result(&bundles, || listed(&bundles))?;
+            Ok(Exit::Done)
+        }
         Command::Status { place } => {
             let status = status(client(&place.open(session, false)?)?)?;
             session.output.result(&status, || said(&status))?;
@@ -195,20 +235,29 @@ fn install(
     let client = client(&place)?;
     // Not before it is known that the box can be updated.
     status(client)?;
-    let (blob, is_ours) = match bundle.parse::<BlobAddress>() {
-        Ok(address) => {
+    let (bundle, ours) = match (is_elsewhere(bundle), bundle.parse::<BlobAddress>()) {
+        (true, _) => {
+            let source = bundle.parse::<Source>();
+            let source = source.map_err(|error| Failure::new(Exit::Usage, format!("{bundle}: {error}")))?;
+            (
+                Bundle::From {
+                    from: source.to_string(),
+                },
+                None,
+            )
+        }
+        (false, Ok(address)) => {
             let found = session.runtime.block_on(place.store.resolve(address))?;
             let blob =
                 found.ok_or_else(|| Failure::new(Exit::Missing, format!("there is no blob {address}")))?;
-            (blob, false)
+            (Bundle::Blob { store, blob }, None)
         }
-        Err(_) => send(&PathBuf::from(bundle), &place, session)?,
+        (false, Err(_)) => {
+            let (blob, is_ours) = send(&PathBuf::from(bundle), &place, session)?;
+            (Bundle::Blob { store, blob }, is_ours.then_some(blob))
+        }
     };
-    let body = Install {
-        store,
-        blob,
-        allow_older,
-    };
+    let body = Install { bundle, allow_older };
     let begun = client.send(Request::new(Method::POST, "/api/update/install").json(&body));
     if no_wait && begun.is_ok() {
         return Ok(Exit::Done);
@@ -218,10 +267,38 @@ fn install(
         Err(error) => Err(error.into()),
     };
     // Also where it was refused: nobody else asks for what this command put there.
-    if is_ours && let Err(error) = session.runtime.block_on(place.store.delete(vec![blob])) {
+    if let Some(blob) = ours
+        && let Err(error) = session.runtime.block_on(place.store.delete(vec![blob]))
+    {
         note(&format!("the bundle stays on the box as {blob}: {error}"));
     }
     ended
+}
+
+/// Whether the box gets the bundle itself: a file of that name is written `./https:…`.
+fn is_elsewhere(bundle: &str) -> bool {
+    ["https:", "http:", "usb:", "box:"]
+        .iter()
+        .any(|scheme| bundle.starts_with(scheme))
+}
+
+fn listed(bundles: &Bundles) -> String {
+    if bundles.bundles.is_empty() {
+        return "no box of the network runs a newer version, and no bundle is on a USB disk".to_owned();
+    }
+    let lines = bundles.bundles.iter().map(|near| {
+        let version = near
+            .version
+            .as_ref()
+            .map_or_else(String::new, |version| format!("version {version}, "));
+        format!(
+            "{}\n  {version}{}, {}",
+            near.from,
+            bytes(near.size_bytes),
+            near.place
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Puts the bundle into the box's store, and says whether it was not there.

@@ -22,7 +22,7 @@ pub struct Raw {
     pub security_contact: Option<String>,
     /// Origins of pages that may use the documents, for example `https://app.example.org`.
     pub origins: Option<Vec<String>>,
-    /// Ranges of addresses that replications may reach, for example `192.168.1.0/24`.
+    /// Ranges of addresses that replications and updates may reach, for example `192.168.1.0/24`.
     pub replicate_allow: Option<Vec<String>>,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     pub log: Option<String>,

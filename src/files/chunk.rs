@@ -17,20 +17,43 @@ const PART_BYTES_AVERAGE: usize = 1024 * 1024;
 /// The longest part: what the coffer packs whole.
 const PART_BYTES_MAX: usize = PACKED_BYTES_MAX;
 
-/// Bytes read ahead: one longest part can always be cut while the next is there.
-const WINDOW_BYTES: usize = 2 * PART_BYTES_MAX;
+/// Longest parts that are read ahead: one can always be cut while the next is there.
+const WINDOW_PARTS: usize = 2;
+
+/// How long parts are, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartSizes {
+    /// The shortest, but for the last of a run.
+    pub min: usize,
+    /// What is aimed at.
+    pub average: usize,
+    /// The longest.
+    pub max: usize,
+}
+
+impl PartSizes {
+    /// Of files in backups.
+    pub(super) const OF_FILES: PartSizes = PartSizes {
+        min: PART_BYTES_MIN,
+        average: PART_BYTES_AVERAGE,
+        max: PART_BYTES_MAX,
+    };
+}
 
 /// Cuts what a reader gives into parts, a window at a time.
-pub(super) struct Cutter {
+pub struct Cutter {
+    sizes: PartSizes,
     window: Vec<u8>,
     /// The part of the window that is filled and not yet cut.
     filled: Range<usize>,
 }
 
 impl Cutter {
-    pub(super) fn new() -> Cutter {
+    /// A cutter into parts of these sizes; it holds twice the longest.
+    pub fn new(sizes: PartSizes) -> Cutter {
         Cutter {
-            window: vec![0; WINDOW_BYTES],
+            sizes,
+            window: vec![0; WINDOW_PARTS * sizes.max],
             filled: 0..0,
         }
     }
@@ -44,17 +67,17 @@ impl Cutter {
     ///
     /// # Errors
     /// What the reader answers.
-    pub(super) fn next_parts(&mut self, from: &mut impl Read) -> io::Result<Vec<Bytes>> {
+    pub fn next_parts(&mut self, from: &mut impl Read) -> io::Result<Vec<Bytes>> {
         let is_end = self.fill(from)?;
         let mut parts = Vec::new();
         let chunker = FastCDC::new(
             &self.window[..self.filled.end],
-            PART_BYTES_MIN,
-            PART_BYTES_AVERAGE,
-            PART_BYTES_MAX,
+            self.sizes.min,
+            self.sizes.average,
+            self.sizes.max,
         );
         // A cut depends on at most a longest part: before the end, only cut where that much is there.
-        while !self.filled.is_empty() && (is_end || self.filled.len() >= PART_BYTES_MAX) {
+        while !self.filled.is_empty() && (is_end || self.filled.len() >= self.sizes.max) {
             let (_, end) = chunker.cut(self.filled.start, self.filled.len());
             parts.push(Bytes::copy_from_slice(&self.window[self.filled.start..end]));
             self.filled.start = end;
@@ -66,7 +89,7 @@ impl Cutter {
     fn fill(&mut self, from: &mut impl Read) -> io::Result<bool> {
         self.window.copy_within(self.filled.clone(), 0);
         self.filled = 0..self.filled.len();
-        while self.filled.end < WINDOW_BYTES {
+        while self.filled.end < self.window.len() {
             match from.read(&mut self.window[self.filled.end..]) {
                 Ok(0) => return Ok(true),
                 Ok(count) => self.filled.end += count,
@@ -84,6 +107,8 @@ mod tests {
 
     use super::*;
 
+    const WINDOW_BYTES: usize = WINDOW_PARTS * PART_BYTES_MAX;
+
     fn noise(len: usize) -> Vec<u8> {
         let mut out = vec![0; len];
         blake3::Hasher::new()
@@ -94,7 +119,7 @@ mod tests {
     }
 
     fn cut(mut bytes: &[u8]) -> Vec<Bytes> {
-        let mut cutter = Cutter::new();
+        let mut cutter = Cutter::new(PartSizes::OF_FILES);
         let mut parts = Vec::new();
         loop {
             let more = cutter.next_parts(&mut bytes).unwrap();

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::disk::Disk;
 use super::error::{Error, Refusal};
 use super::health::Health;
-use super::update::{Installation, Outcome, Updates};
+use super::update::{Available, Installation, Outcome, Updates};
 use crate::id::{DiskError, DiskName, DiskSerial, StoreName};
 
 /// Orders that wait; a person gives one at a time.
@@ -37,6 +37,8 @@ pub enum Order {
         /// Where to; where it is already, a move that is under way ends.
         to: MoveTo,
     },
+    /// Look which bundles there are to install, on disks and at other boxes.
+    Check,
     /// Install a bundle and start from it; done when it is under way.
     Install(Installation),
     /// Start from what ran before; done when that is under way.
@@ -97,6 +99,8 @@ pub enum Done {
     Disks(Vec<Disk>),
     /// The store that a disk holds.
     Store(StoreName),
+    /// The bundles that can be installed from somewhere near.
+    Bundles(Vec<Available>),
 }
 
 /// An order, and who waits for it.

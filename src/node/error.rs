@@ -161,6 +161,8 @@ pub enum Kind {
     Replication,
     /// A secret that opens another server.
     Secret,
+    /// A bundle, or a part of it.
+    Bundle,
 }
 
 /// Why the node will not do something.
@@ -343,6 +345,7 @@ impl fmt::Display for Kind {
             Kind::Claim => "claim",
             Kind::Database => "database",
             Kind::Replication => "replication",
+            Kind::Bundle => "bundle",
             Kind::Secret => "secret",
         })
     }

@@ -1,11 +1,14 @@
 //! What is known of updates of the box: the board edge tells it, other edges show it, and ask for one through
 //! [`Order`](super::Order).
 
+mod source;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{BlobId, StoreName, Version};
+pub use self::source::{Available, BundleDigest, Source, SourceError};
+use crate::id::Version;
 
 /// One of the two places that a system can be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +24,8 @@ pub enum Slot {
 pub struct Updates {
     /// What runs.
     pub running: Version,
+    /// For which boxes bundles must be: this one's.
+    pub compatible: String,
     /// Where it runs.
     pub slot: Slot,
     /// What is being done.
@@ -38,6 +43,8 @@ pub struct Updates {
 pub enum Step {
     /// Nothing.
     Idle,
+    /// A bundle comes from where it was asked for; counted in bytes.
+    Fetching(Progress),
     /// A bundle goes to where only root reaches it; counted in bytes.
     Transferring(Progress),
     /// Who made it and what for is looked at.
@@ -57,7 +64,9 @@ pub struct Progress {
     pub done: u64,
     /// Of so much.
     pub total: u64,
-    /// So long it has taken.
+    /// So much was done before: a transfer that goes on where it was cut off.
+    pub before: u64,
+    /// So long the rest has taken.
     pub elapsed: Duration,
 }
 
@@ -74,10 +83,8 @@ pub struct Outcome {
 /// A bundle that is to be installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installation {
-    /// The store that holds it.
-    pub store: StoreName,
-    /// The bundle.
-    pub blob: BlobId,
+    /// Where it comes from.
+    pub source: Source,
     /// Whether it may be no newer than what runs.
     pub may_be_older: bool,
 }
@@ -98,6 +105,14 @@ pub enum UpdateTrouble {
         needed_bytes: u64,
         /// So many are free.
         free_bytes: u64,
+    },
+    /// It did not come, or not as a whole. What came is kept, and goes on when the same is asked for again.
+    #[error("the bundle did not come from {from}: {reason}")]
+    Away {
+        /// Where it was to come from.
+        from: String,
+        /// What failed.
+        reason: String,
     },
     /// It is no bundle, or none that this box takes.
     #[error("the box does not take this bundle ({reason}): get one from whoever made its image")]
@@ -172,6 +187,7 @@ impl Step {
     pub fn name(self) -> &'static str {
         match self {
             Step::Idle => "idle",
+            Step::Fetching(_) => "fetching",
             Step::Transferring(_) => "transferring",
             Step::Checking => "checking",
             Step::Installing(_) => "installing",
@@ -183,7 +199,9 @@ impl Step {
     /// How far it is, where that can be told.
     pub fn progress(self) -> Option<Progress> {
         match self {
-            Step::Transferring(progress) | Step::Installing(progress) => Some(progress),
+            Step::Fetching(progress) | Step::Transferring(progress) | Step::Installing(progress) => {
+                Some(progress)
+            }
             Step::Idle | Step::Checking | Step::Restarting | Step::Trying => None,
         }
     }
@@ -193,7 +211,7 @@ impl Progress {
     /// How much is done each second; 0 where nothing is known yet.
     pub fn rate(self) -> u64 {
         let elapsed_ms = u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.done
+        self.done_now()
             .saturating_mul(1000)
             .checked_div(elapsed_ms)
             .unwrap_or(0)
@@ -203,8 +221,12 @@ impl Progress {
     pub fn left(self) -> Option<Duration> {
         let elapsed_ms = u64::try_from(self.elapsed.as_millis()).ok()?;
         let left = self.total.saturating_sub(self.done);
-        let left_ms = elapsed_ms.checked_mul(left)?.checked_div(self.done)?;
+        let left_ms = elapsed_ms.checked_mul(left)?.checked_div(self.done_now())?;
         Some(Duration::from_millis(left_ms))
+    }
+
+    fn done_now(self) -> u64 {
+        self.done.saturating_sub(self.before)
     }
 }
 
@@ -230,6 +252,7 @@ mod tests {
         let progress = |done, millis| Progress {
             done,
             total: 1000,
+            before: 0,
             elapsed: Duration::from_millis(millis),
         };
         assert_eq!(progress(0, 0).rate(), 0);
@@ -238,5 +261,13 @@ mod tests {
         assert_eq!(progress(250, 500).left(), Some(Duration::from_millis(1500)));
         assert_eq!(progress(1000, 500).left(), Some(Duration::ZERO));
         assert_eq!(progress(2000, 500).left(), Some(Duration::ZERO));
+        let goes_on = Progress {
+            before: 500,
+            ..progress(750, 500)
+        };
+        assert_eq!(
+            (goes_on.rate(), goes_on.left()),
+            (500, Some(Duration::from_millis(500)))
+        );
     }
 }

@@ -8,7 +8,9 @@ use super::Options;
 use super::http::HttpPeer;
 use super::local::{Filter, LocalPeer};
 use super::peer::{Failure, Peer, Trouble};
-use crate::http::{Basic, Client, Credentials, Proof, Roots, Server, ServerUrl, Token, Trust};
+use crate::http::{
+    Basic, Client, Credentials, Proof, Roots, Server, ServerUrl, Token, Trust, public_or_listed,
+};
 use crate::node::{Endpoint, Node, Opens, Remote};
 
 /// A peer, and what it is called in ids: no credentials in it but a name.
@@ -41,7 +43,8 @@ pub(super) async fn find(
             let identity = format!("{user}{url}");
             let server = Server {
                 proof: proof(options, remote, &url)?,
-                policy: Some(policy(options, &url)),
+                // What is sent in the clear goes to addresses alone that the owner lists.
+                policy: Some(public_or_listed(options.allowed.clone(), url.is_https())),
                 credentials,
                 url,
             };
@@ -107,9 +110,4 @@ fn proof(options: &Options, remote: &Remote, url: &ServerUrl) -> Result<Proof, F
             "{url} can't prove who it is over plain HTTP: use https"
         ))),
     }
-}
-
-fn policy(options: &Options, url: &ServerUrl) -> crate::http::AddressPolicy {
-    let (options, is_https) = (options.clone(), url.is_https());
-    Arc::new(move |address| options.allows(is_https, address))
 }

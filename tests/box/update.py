@@ -3,23 +3,26 @@
 Usage: update.py BOARD IMAGE WORK REFUGE [--refusals | --long]     --refusals: nothing that boots
 
     refusals      bundles that RAUC, with the box's settings, does not take: looked at on this machine, nothing boots
-    one box       updated · gone back by hand · refuses an older bundle, one for another board, one with a damaged payload · goes back
+    one box       updated · gone back by hand · updated from a server whose line breaks, from a USB disk, from another box · refuses an older bundle, one for another board, one with a damaged payload · goes back
                   by itself from a system whose data it cannot write, and from one without an init · updated again
                   after each of these: identity, tokens, refs and blobs as before
     another       plug pulled at random moments of an update: always a slot starts, with all data (5 times; 50 with --long)
     --long        goes back from a node that ends again and again, and from a system without a network
 """
 
+import http.server
 import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
 
 from box import DATA, MIB, ROOT, SLOT_A, Box, Setting, add_shell, compare, debugfs, make_folder, qemu, said
+from wires import UsbDisk
 
 VERSION, NEXT, BAD = "0.1.0", "0.2.0", "0.3.0"
 # The issue's table, for an emulated box on an idle machine.
@@ -28,8 +31,14 @@ INSTALL_MOST_S, GET_P99_MOST_S, UPDATE_MOST_S, BACK_MOST_S, PANIC_MOST_S = 60, 1
 # What a busy machine may take before it is a failure and not a delay.
 PATIENCE_S = 1500
 CUTS, CUTS_LONG = 5, 50
+# The host, as a guest reaches it over QEMU's user network (documentation of QEMU, "Using the user mode network stack").
+HOST = "10.0.2.2"
+# What may travel of a bundle between two boxes whose versions differ only in the program.
+TRAVELS_MOST = 1 / 3
 
 UNITS = "/usr/lib/systemd/system"
+# Bundles that nobody needs any more.
+LEFT_BEHIND = "ls /data/update/bundle.raucb /data/refuge/bundles/next.raucb 2>/dev/null"
 
 
 def shell(script, **environment):
@@ -131,6 +140,8 @@ class Systems:
         self.base = self.folder / "base"
         subprocess.run(["dd", f"if={setting.image}", f"of={self.base}", "bs=1M", f"skip={SLOT_A[0]}", f"count={SLOT_A[1]}", "conv=sparse", "status=none"], check=True)
         add_shell(self.base)
+        # The host is no address of the public internet.
+        debugfs(self.base, f"mkdir {UNITS}/refuge.service.d", *self.drop_in("refuge.service", f"[Service]\nEnvironment=REFUGE_REPLICATE_ALLOW={HOST}\n", "50-server"))
         self.version_of(self.base, VERSION)
 
     def version_of(self, slot, version):
@@ -149,11 +160,135 @@ class Systems:
         slot.unlink()
         return bundle
 
-    def drop_in(self, unit, text):
+    def drop_in(self, unit, text, name="90-test"):
         """Orders that give a unit more settings."""
-        file = self.folder / f"{unit}.conf"
+        file = self.folder / f"{name}.conf"
         file.write_text(text)
-        return (f"cd {UNITS}", f"mkdir {unit}.d", f"cd {unit}.d", f"write {file} 90-test.conf")
+        return (f"cd {UNITS}/{unit}.d", f"write {file} {name}.conf")
+
+
+# Ways by which a bundle comes.
+
+
+class WithUsb(qemu.Machine):
+    """A machine with room for USB disks."""
+
+    def wires(self):
+        return ["-device", "qemu-xhci,id=usb"]
+
+
+class BrokenLine(http.server.ThreadingHTTPServer):
+    """Serves a bundle with ranges; the first answer breaks off in its middle."""
+
+    def __init__(self, bundle):
+        self.bundle, self.begins = bundle.read_bytes(), []
+        super().__init__(("127.0.0.1", 0), BrokenLineHandler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def url(self):
+        return f"http://{HOST}:{self.server_port}/refuge.raucb"
+
+
+class BrokenLineHandler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        bundle, asked = self.server.bundle, self.headers.get("Range", "bytes=0-")
+        begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
+        self.server.begins.append(begin)
+        self.send_response(206 if begin else 200)
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", str(len(bundle) - begin))
+        if begin:
+            self.send_header("Content-Range", f"bytes {begin}-{len(bundle) - 1}/{len(bundle)}")
+        self.end_headers()
+        end = len(bundle) // 2 if len(self.server.begins) == 1 else len(bundle)
+        try:
+            self.wfile.write(bundle[begin:end])
+        except OSError:
+            pass  # it goes on with another question
+        self.close_connection = True
+
+    def log_message(self, *_):
+        pass
+
+
+class Line:
+    """Leads to a box, and counts what moves on it."""
+
+    def __init__(self):
+        self.listener, self.target, self.moved = socket.create_server(("127.0.0.1", 0)), None, 0
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.lead, daemon=True).start()
+
+    def lead(self):
+        while True:
+            near, _ = self.listener.accept()
+            far = socket.create_connection(("127.0.0.1", self.target))
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(target=self.move, args=[one, other], daemon=True).start()
+
+    def move(self, one, other):
+        try:
+            while piece := one.recv(65536):
+                self.moved += len(piece)
+                other.sendall(piece)
+            other.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # one end is gone
+
+
+def arrives(box, source, *words):
+    """Installs from there; nothing of it stays but what others may have."""
+    code, text, steps, _ = update(box, source, *words)
+    assert code == 0 and f"version {NEXT} runs in slot B" in text, f"{source}: {text}"
+    runs(box, NEXT, "B")
+    assert not box.ask(LEFT_BEHIND).strip()
+    said(f"from {source}: {text.splitlines()[-1]} after {steps['done']:.0f} s")
+
+
+def arrives_from_a_server(box, systems):
+    server = BrokenLine(systems.folder / "next.raucb")
+    arrives(box, server.url())
+    assert any(begin > 1000 for begin in server.begins), f"it was fetched anew: {server.begins}"
+    server.shutdown()
+    box.run("update", "rollback")
+
+
+def arrives_from_a_stick(box, systems):
+    """S14: a disk of others is read and not written."""
+    file = box.folder / "stick.img"
+    stick = UsbDisk(box.machine, file, "STICK01", size=96 * MIB)
+    subprocess.run(["mkfs.vfat", "-n", "STICK", file], check=True, capture_output=True)
+    subprocess.run(["mcopy", "-i", file, systems.folder / "next.raucb", "::refuge-next.raucb"], check=True)
+    before = file.read_bytes()
+    stick.plug()
+    box.machine.wait("the stick is seen", lambda: "refuge-next.raucb" in box.run("update", "check"), PATIENCE_S)
+    arrives(box, "usb:refuge-next.raucb")
+    stick.pull()
+    assert file.read_bytes() == before, "something was written to the stick"
+    box.run("update", "rollback")
+
+
+def arrives_from_another_box(box, systems, setting, line):
+    """A second box that runs the old version, which it got as a bundle, takes the new one from the first."""
+    arrives(box, systems.folder / "next.raucb")
+    other = Box("other", setting)
+    other.put_part(systems.base, SLOT_A)
+    other.machine.start().wait_ready(PATIENCE_S)
+    other.claim()
+    bundle = systems.bundle("same", VERSION)
+    code, text, _, _ = update(other, bundle, "--allow-older")
+    assert code == 0, text
+    runs(other, VERSION, "B")
+    node, before = box.machine.fact("node id"), line.moved
+    code, text, _, _ = update(other, f"box:{node}@https://{HOST}:{line.port}")
+    assert code == 0 and f"version {NEXT} runs in slot A" in text, text
+    travelled, size = line.moved - before, (systems.folder / "next.raucb").stat().st_size
+    said(f"{travelled / MIB:.1f} of {size / MIB:.1f} MiB travelled between two boxes (at most {TRAVELS_MOST:.2f} of it)")
+    assert travelled <= size * TRAVELS_MOST
+    runs(other, NEXT, "A")
+    assert other.machine.stop()
+    shutil.rmtree(other.folder)
+    box.run("update", "rollback")
 
 
 def update(box, bundle, *words):
@@ -223,7 +358,7 @@ def is_updated(box, systems):
     code, text, steps, took = update(box, bundle)
     assert code == 0 and f"version {NEXT} runs in slot B" in text, text
     restarts = restarted(steps)
-    installed, back = restarts - steps.get("transferring", 0), steps["done"] - restarts
+    installed, back = restarts - steps.get("fetching", 0), steps["done"] - restarts
     p99 = sorted(took)[len(took) * 99 // 100] if took else 0
     said(f"bundle: {size / MIB:.1f} MiB (at most {BUNDLE_MOST_BYTES // MIB})")
     said(f"installed in {installed:.0f} s (at most {INSTALL_MOST_S} on an idle machine); GET meanwhile: p99 {p99:.2f} s of {len(took)} (at most {GET_P99_MOST_S})")
@@ -250,7 +385,7 @@ def refuses_in_the_guest(box, systems):
         said(f"refused: a bundle that is {what}: {text.splitlines()[-1]}")
         state = box.state()
         assert state["BOOT_ORDER"].split()[0] == "A" and (what != "damaged" or state["BOOT_B_LEFT"] == "0"), state
-        assert not box.ask("ls /data/update/bundle.raucb 2>/dev/null").strip()
+        assert not box.ask(LEFT_BEHIND).strip()
         file.unlink()
 
 
@@ -277,7 +412,9 @@ def bad_updates(box, systems, is_long):
 
 
 def updates_and_comes_back(setting, systems, is_long):
-    box = Box("updated", setting)
+    line, box = Line(), Box("updated", setting, kind=WithUsb)
+    line.target = box.machine.https
+    qemu.write_first_boot(box.disk, ["hostname=box-of-tests", f"authorities=127.0.0.1:{box.machine.https},{HOST}:{line.port}"])
     box.put_part(systems.base, SLOT_A)
     source = box.folder / "source"
     make_folder(source)
@@ -295,6 +432,9 @@ def updates_and_comes_back(setting, systems, is_long):
 
     step(is_updated, box, systems)
     step(goes_back_by_hand, box)
+    step(arrives_from_a_server, box, systems)
+    step(arrives_from_a_stick, box, systems)
+    step(arrives_from_another_box, box, systems, setting, line)
     step(refuses_in_the_guest, box, systems)
     for name, wanted, changes in bad_updates(box, systems, is_long):
         said(f"a system that {name}")

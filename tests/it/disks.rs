@@ -40,7 +40,7 @@ struct BoxWithDisks {
 }
 
 /// A disk: an image in a loop device. Let go of when dropped.
-struct Usb {
+pub(crate) struct Usb {
     device: PathBuf,
     _image: TempDir,
 }
@@ -60,7 +60,7 @@ fn run(program: &str, arguments: &[&Path]) -> Result<String, String> {
 }
 
 impl Usb {
-    fn new_or_skip() -> Option<Usb> {
+    pub(crate) fn new_or_skip() -> Option<Usb> {
         let made = Usb::new();
         if let Err(reason) = &made {
             seed::skip(&format!("no loop device can be used here ({reason})"));
@@ -85,20 +85,45 @@ impl Usb {
         format!("{}:{}", major(device), minor(device))
     }
 
-    fn format(&self, label: &str) {
+    pub(crate) fn format(&self, label: &str) {
         let arguments = ["-q", "-F", "-L", label].map(Path::new);
         run("mkfs.ext4", &[&arguments[..], &[&self.device]].concat()).unwrap();
     }
 
     /// Does something in its file system, as another machine would.
-    fn mounted(&self, work: impl FnOnce(&Path)) {
+    pub(crate) fn mounted(&self, work: impl FnOnce(&Path)) {
         let at = tempfile::tempdir().unwrap();
         run("mount", &[&self.device, at.path()]).unwrap();
         work(at.path());
         run("umount", &[at.path()]).unwrap();
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn format_fat(&self, label: &str) {
+        let arguments = ["-F", "32", "-n", label].map(Path::new);
+        run("mkfs.vfat", &[&arguments[..], &[&self.device]].concat()).unwrap();
+    }
+
+    /// Plugs it in, as the kernel shows it below that folder.
+    pub(crate) fn plug(&self, folder: &Path, name: &str, sequence: u32) {
+        let device = folder.join("sys/devices").join(name);
+        fs::create_dir_all(device.join("device")).unwrap();
+        let sectors = (DISK_BYTES / 512).to_string();
+        for (attribute, value) in [
+            ("dev", self.numbers().as_str()),
+            ("ro", "0"),
+            ("size", &sectors),
+            ("diskseq", &sequence.to_string()),
+            ("device/model", "Test Disk"),
+            ("serial", SERIAL),
+        ] {
+            fs::write(device.join(attribute), format!("{value}\n")).unwrap();
+        }
+        symlink(&self.device, folder.join("dev").join(name)).unwrap();
+        symlink(&device, folder.join("sys/dev/block").join(self.numbers())).unwrap();
+        symlink(&device, folder.join("sys/block").join(name)).unwrap();
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         fs::read(&self.device).unwrap()
     }
 }
@@ -138,6 +163,7 @@ impl BoxWithDisks {
             sys: at("sys"),
             helper: at("helper"),
             updater: at("updater"),
+            allowed: Vec::new(),
         };
         runtime.spawn(board::run(told, board, shutdown.clone()));
         assert!(opened.send(node.clone()).is_ok());
@@ -156,24 +182,8 @@ impl BoxWithDisks {
         self.folder.path().join(name)
     }
 
-    /// Plugs a disk in, as the kernel shows it.
     fn plug(&self, usb: &Usb, name: &str, sequence: u32) {
-        let device = self.at("sys/devices").join(name);
-        fs::create_dir_all(device.join("device")).unwrap();
-        let sectors = (DISK_BYTES / 512).to_string();
-        for (attribute, value) in [
-            ("dev", usb.numbers().as_str()),
-            ("ro", "0"),
-            ("size", &sectors),
-            ("diskseq", &sequence.to_string()),
-            ("device/model", "Test Disk"),
-            ("serial", SERIAL),
-        ] {
-            fs::write(device.join(attribute), format!("{value}\n")).unwrap();
-        }
-        symlink(&usb.device, self.at("dev").join(name)).unwrap();
-        symlink(&device, self.at("sys/dev/block").join(usb.numbers())).unwrap();
-        symlink(&device, self.at("sys/block").join(name)).unwrap();
+        usb.plug(self.folder.path(), name, sequence);
     }
 
     fn pull(&self, usb: &Usb, name: &str) {

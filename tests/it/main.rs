@@ -8,6 +8,7 @@
 )]
 
 mod answers;
+mod arrivals;
 mod blanket;
 mod blobs_http;
 mod cli;

@@ -28,7 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("replicate", &["id", "http", "node"]),
     ("discovery", &["id", "node"]),
     ("uplink", &["id", "node"]),
-    ("board", &["id", "node"]),
+    ("board", &["id", "http", "node"]),
     ("hub", &["id", "uplink"]),
     (
         "config",

@@ -10,7 +10,6 @@ use crate::api::error::Error;
 use crate::api::route::Call;
 use crate::api::stamp::size;
 use crate::api::update;
-use crate::id::StoreName;
 use crate::node::{Order, Scope, Step, Updates};
 
 /// The system of the box; nothing where the node does not look after one.
@@ -46,6 +45,14 @@ fn state(updates: &Updates) -> Markup {
     };
     let text = match updates.step {
         Step::Idle => return html! {},
+        Step::Fetching(progress) => {
+            format!(
+                "Fetching the bundle: {} of {}{}",
+                size(progress.done),
+                size(progress.total),
+                left(progress)
+            )
+        }
         Step::Transferring(progress) => {
             format!(
                 "Taking the bundle: {} of {}{}",
@@ -66,13 +73,14 @@ fn forms(updates: &Updates) -> Markup {
     html! {
         details {
             summary { "Update" }
-            p { "Upload the bundle above, or run " code { "refuge update install FILE" } "; then give its id. The box installs it beside \
-                 what runs, restarts, and goes back by itself if the new version is not well." }
+            p { "Say where the bundle is: " code { "https://…" } ", " code { "usb:NAME" } " for one on a USB disk, " code { "box:ID" } " for what \
+                 another box of the network runs, or the id of one that was uploaded above. The box installs it beside what runs, restarts, \
+                 and goes back by itself if the new version is not well." }
             form method="post" action="/update/install" {
                 div.field {
-                    label for="bundle" { "Id of the bundle" }
+                    label for="bundle" { "Bundle" }
                     input.code #bundle type="text" name="blob" autocomplete="off" autocapitalize="none" spellcheck="false"
-                        placeholder="blake3;…" required;
+                        placeholder="https://…" required;
                 }
                 div.field {
                     label { input type="checkbox" name="older" value="yes"; " It may be no newer than what runs" }
@@ -97,7 +105,8 @@ pub(in crate::api) async fn install_update(mut call: Call) -> Result<Response, E
 
 async fn install_by_form(call: &Call, form: &Form) -> Result<(), Error> {
     let blob = form.required("blob")?.trim();
-    update::begin(call, StoreName::main(), blob, form.field("older").is_some()).await
+    let source = update::source_of(call, blob).await?;
+    update::begin(call, source, form.field("older").is_some()).await
 }
 
 /// The button that goes back.

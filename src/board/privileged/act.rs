@@ -15,7 +15,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::HelperOptions;
 use crate::board::storage::disks::{self, Device};
 use crate::board::storage::mounts::{self, Mount};
-use crate::board::storage::signature::{self, Content};
+use crate::board::storage::signature::{self, Content, FileSystem};
 use crate::id::{DiskName, DiskSerial, DiskUuid};
 use crate::node::{Disk, DiskTrouble, Holds};
 
@@ -29,7 +29,7 @@ const ERASED_BYTES: u64 = 1024 * 1024;
 const DISK_BYTES_MIN: u64 = 16 * 1024 * 1024;
 
 /// Links on the disk lead nowhere (mount(2), Linux 5.10; older kernels pass over it).
-const NO_SYMLINKS: MsFlags = MsFlags::from_bits_retain(256);
+pub(super) const NO_SYMLINKS: MsFlags = MsFlags::from_bits_retain(256);
 
 /// The words of the program's failure that are passed on, in bytes.
 const REASON_BYTES_MAX: usize = 300;
@@ -176,18 +176,7 @@ impl Tools<'_> {
     }
 
     fn holds(&self, device: &Device, mounts: &[Mount]) -> Holds {
-        let numbers = || {
-            device
-                .partitions
-                .iter()
-                .map(|part| &part.numbers)
-                .chain([&device.numbers])
-        };
-        let is_elsewhere = |mount: &Mount| !mount.path.starts_with(&self.options.disks);
-        let is_used = mounts
-            .iter()
-            .any(|mount| is_elsewhere(mount) && numbers().any(|numbers| *numbers == mount.device));
-        if is_used || device.is_held || self.is_own(device) {
+        if self.is_taken(device, mounts) {
             return Holds::System;
         }
         match self.content(&device.name) {
@@ -213,22 +202,47 @@ impl Tools<'_> {
         }
     }
 
+    /// Whether the box itself uses it, or something on it.
+    pub(super) fn is_taken(&self, device: &Device, mounts: &[Mount]) -> bool {
+        let numbers = || {
+            device
+                .partitions
+                .iter()
+                .map(|part| &part.numbers)
+                .chain([&device.numbers])
+        };
+        let is_elsewhere = |mount: &Mount| !mount.path.starts_with(&self.options.disks);
+        let is_used = mounts
+            .iter()
+            .any(|mount| is_elsewhere(mount) && numbers().any(|numbers| *numbers == mount.device));
+        is_used || device.is_held || self.is_own(device)
+    }
+
     fn is_own(&self, device: &Device) -> bool {
         disks::fits(&self.options.own_disk, device.name.as_str())
     }
 
     fn content(&self, name: &DiskName) -> io::Result<Content> {
+        Ok(signature::content(&self.head(name)?))
+    }
+
+    /// What a disk of others, or a part of it, can be mounted as.
+    pub(super) fn file_system(&self, name: &DiskName) -> Option<FileSystem> {
+        signature::file_system(&self.head(name).ok()?)
+    }
+
+    fn head(&self, name: &DiskName) -> io::Result<Vec<u8>> {
         let device = File::open(self.options.dev.join(name.as_str()))?;
         let mut head = Vec::with_capacity(signature::HEAD_BYTES);
         device.take(signature::HEAD_BYTES as u64).read_to_end(&mut head)?;
-        Ok(signature::content(&head))
+        Ok(head)
     }
 
-    fn devices(&self) -> Result<Vec<Device>, DiskTrouble> {
+    pub(super) fn devices(&self) -> Result<Vec<Device>, DiskTrouble> {
         disks::list(&self.options.sys).map_err(|error| failed("list", &error))
     }
 
-    fn mounts(&self) -> Result<Vec<Mount>, DiskTrouble> {
+    pub(super) fn mounts(&self) -> Result<Vec<Mount>, DiskTrouble> {
         let text = fs::read_to_string("/proc/self/mountinfo").map_err(|error| failed("mountinfo", &error))?;
         Ok(mounts::parse(&text))
     }

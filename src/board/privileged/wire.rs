@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::id::{DiskName, DiskSerial, DiskUuid};
+use crate::id::{BundleName, DiskName, DiskSerial, DiskUuid};
 use crate::node::{Disk, DiskTrouble};
 
 /// A disk whose file system is checked file by file takes minutes, a large one many.
@@ -34,16 +34,57 @@ pub(in crate::board) enum Command {
     Mount { uuid: DiskUuid },
     /// Unmount it; of one that was pulled nothing can be written any more.
     Release { uuid: DiskUuid, is_pulled: bool },
+    /// Which bundles are at the top of disks of others.
+    Bundles,
+    /// The bytes of one of them, from there on.
+    Read {
+        disk: DiskName,
+        name: BundleName,
+        from: u64,
+    },
+}
+
+/// A bundle on a disk of others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::board) struct FoundBundle {
+    pub(in crate::board) disk: DiskName,
+    /// Who made the disk and what they call it.
+    pub(in crate::board) title: String,
+    pub(in crate::board) name: BundleName,
+    pub(in crate::board) size_bytes: u64,
 }
 
 /// What it answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub(in crate::board) enum Answer {
-    Disks { disks: Vec<Disk> },
-    Mounted { uuid: DiskUuid },
+    Disks {
+        disks: Vec<Disk>,
+    },
+    Mounted {
+        uuid: DiskUuid,
+    },
+    Bundles {
+        bundles: Vec<FoundBundle>,
+    },
+    /// The bytes follow.
+    Content {
+        size_bytes: u64,
+        changed_s: i64,
+    },
     Done,
-    Trouble { trouble: DiskTrouble },
+    Trouble {
+        trouble: DiskTrouble,
+    },
+}
+
+/// A bundle that the helper reads out.
+pub(in crate::board) struct Content {
+    /// How long the whole file is.
+    pub(in crate::board) size_bytes: u64,
+    /// When it was changed last, in seconds since 1970.
+    pub(in crate::board) changed_s: i64,
+    pub(in crate::board) bytes: BufReader<UnixStream>,
 }
 
 /// How the node reaches the helper.
@@ -67,8 +108,64 @@ impl Client {
             .map_err(unreachable)?;
         match answer {
             Answer::Trouble { trouble } => Err(trouble),
-            Answer::Disks { .. } | Answer::Mounted { .. } | Answer::Done => Ok(answer),
+            Answer::Disks { .. }
+            | Answer::Mounted { .. }
+            | Answer::Bundles { .. }
+            | Answer::Content { .. }
+            | Answer::Done => Ok(answer),
         }
+    }
+
+    /// Has a bundle on a disk of others read, from there on.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub(in crate::board) async fn read(
+        &self,
+        disk: &DiskName,
+        name: &BundleName,
+        from: u64,
+    ) -> Result<Content, DiskTrouble> {
+        let command = Command::Read {
+            disk: disk.clone(),
+            name: name.clone(),
+            from,
+        };
+        let unreachable = |error: io::Error| DiskTrouble::NoHelper {
+            reason: format!("{}: {error}", self.socket.display()),
+        };
+        let begun = timeout(ANSWER_WITHIN, self.begin(&command)).await;
+        let (answer, bytes) = begun
+            .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
+            .map_err(unreachable)?;
+        match answer {
+            Answer::Content {
+                size_bytes,
+                changed_s,
+            } => Ok(Content {
+                size_bytes,
+                changed_s,
+                bytes,
+            }),
+            Answer::Trouble { trouble } => Err(trouble),
+            Answer::Disks { .. } | Answer::Mounted { .. } | Answer::Bundles { .. } | Answer::Done => {
+                Err(unreachable(io::ErrorKind::InvalidData.into()))
+            }
+        }
+    }
+
+    async fn begin(&self, command: &Command) -> io::Result<(Answer, BufReader<UnixStream>)> {
+        let mut connection = UnixStream::connect(&self.socket).await?;
+        connection.write_all(&line(command)).await?;
+        let mut bytes = BufReader::new(connection);
+        let mut answer = Vec::new();
+        (&mut bytes)
+            .take(ANSWER_BYTES_MAX)
+            .read_until(b'\n', &mut answer)
+            .await?;
+        let answer = serde_json::from_slice(&answer)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok((answer, bytes))
     }
 
     async fn exchange(&self, command: &Command) -> io::Result<Answer> {
@@ -125,6 +222,10 @@ mod tests {
             r#"{"command":"adopt","disk":"sda","serial":"1"}"#,
             r#"{"command":"mount","uuid":"../../etc"}"#,
             r#"{"command":"mount","uuid":"11111111-1111-1111-1111-111111111111","at":"/"}"#,
+            r#"{"command":"read","disk":"sda1","name":"../etc/shadow","from":0}"#,
+            r#"{"command":"read","disk":"sda1","name":"shadow","from":0}"#,
+            r#"{"command":"read","disk":"../sda1","name":"a.raucb","from":0}"#,
+            r#"{"command":"read","disk":"sda1","name":"a.raucb","from":-1}"#,
             r#"{"command":"run","program":"/bin/sh"}"#,
             "",
             "null",

@@ -36,6 +36,31 @@ pub(in crate::board) enum Content {
     Foreign(String),
 }
 
+/// A file system of others that bundles are read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::board) struct FileSystem {
+    /// What the kernel calls it.
+    pub(in crate::board) name: &'static str,
+    /// What its driver is told besides.
+    pub(in crate::board) options: Option<&'static str>,
+}
+
+impl FileSystem {
+    /// Its journal is not played back: that would write.
+    pub(in crate::board) const EXT4: FileSystem = FileSystem {
+        name: "ext4",
+        options: Some("noload"),
+    };
+    const FAT: FileSystem = FileSystem {
+        name: "vfat",
+        options: None,
+    };
+    const EXFAT: FileSystem = FileSystem {
+        name: "exfat",
+        options: None,
+    };
+}
+
 /// What is told by a few bytes at one place.
 struct Mark {
     at: usize,
@@ -78,15 +103,25 @@ const MARKS: [Mark; 20] = [
     mark(510, b"\x55\xaa", "a partition table (MBR)", None),
 ];
 
+/// The file system that begins with `head`, where it is one of others that can be read.
+pub(in crate::board) fn file_system(head: &[u8]) -> Option<FileSystem> {
+    let Content::Foreign(_) = content(head) else {
+        return None;
+    };
+    match found(head)?.name {
+        "ext4" => Some(FileSystem::EXT4),
+        "fat" => Some(FileSystem::FAT),
+        "exfat" => Some(FileSystem::EXFAT),
+        _ => None,
+    }
+}
+
 /// Tells what begins with `head`: [`HEAD_BYTES`] of a device, or fewer where it is smaller.
 pub(in crate::board) fn content(head: &[u8]) -> Content {
     if head.iter().all(|byte| *byte == 0) {
         return Content::Nothing;
     }
-    let Some(mark) = MARKS
-        .iter()
-        .find(|mark| bytes_at(head, mark.at, mark.bytes.len()) == Some(mark.bytes))
-    else {
+    let Some(mark) = found(head) else {
         return Content::Foreign("something unknown".to_owned());
     };
     let label = mark
@@ -100,6 +135,12 @@ pub(in crate::board) fn content(head: &[u8]) -> Content {
         (_, Some(label), _) => Content::Foreign(format!("{} \"{label}\"", mark.name)),
         (_, None, _) => Content::Foreign(mark.name.to_owned()),
     }
+}
+
+fn found(head: &[u8]) -> Option<&'static Mark> {
+    MARKS
+        .iter()
+        .find(|mark| bytes_at(head, mark.at, mark.bytes.len()) == Some(mark.bytes))
 }
 
 fn bytes_at(head: &[u8], at: usize, length: usize) -> Option<&[u8]> {
@@ -173,9 +214,24 @@ mod tests {
         assert!(!name.contains(char::is_control), "{name:?}");
     }
 
+    #[test]
+    fn of_others_three_can_be_read_and_ours_is_none_of_them() {
+        let told = |parts: &[(usize, &[u8])]| file_system(&head(parts)).map(|found| found.name);
+        assert_eq!(told(&[(82, b"FAT32   "), (510, b"\x55\xaa")]), Some("vfat"));
+        assert_eq!(told(&[(54, b"FAT16   ")]), Some("vfat"));
+        assert_eq!(told(&[(3, b"EXFAT   ")]), Some("exfat"));
+        assert_eq!(told(&[(EXT_MAGIC, b"\x53\xef")]), Some("ext4"));
+        let ours: &[(usize, &[u8])] = &[(EXT_MAGIC, b"\x53\xef"), (EXT_LABEL, LABEL.as_bytes())];
+        assert_eq!(told(ours), None);
+        assert_eq!(told(&[(3, b"NTFS    ")]), None);
+        assert_eq!(told(&[(510, b"\x55\xaa")]), None);
+        assert_eq!(told(&[]), None);
+    }
+
     proptest! {
         #[test]
         fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..5000)) {
+            file_system(&bytes);
             content(&bytes);
         }
     }

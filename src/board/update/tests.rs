@@ -135,6 +135,7 @@ impl Fake {
                 is_on_trial,
                 last,
                 before,
+                ..
             }) => (running, slot, is_on_trial, last.map(|last| last.reasons), before),
             other => panic!("{other:?}"),
         }
@@ -172,6 +173,9 @@ fn a_bundle_is_staged_for_root_alone_checked_written_and_started() {
     let expected = [
         Answer::Ready,
         Answer::Checking,
+        Answer::Found {
+            version: version("0.2.0"),
+        },
         Answer::Installing { percent: 0 },
         Answer::Installing { percent: 60 },
         Answer::Installing { percent: 100 },
@@ -372,11 +376,18 @@ async fn the_node_has_a_bundle_of_its_store_installed_and_tells_how_far_it_is() 
     let (older, newer) = (put("0.0.1").await.unwrap(), put("0.2.0").await.unwrap());
     let mut desk = node.board().orders().unwrap();
     let (orders, taken) = mpsc::channel(1);
-    let updating = Updating::run(node.clone(), socket, taken);
+    let reach = Reach {
+        updater: socket,
+        helper: fake.at("helper.sock"),
+        allowed: Vec::new(),
+    };
+    let updating = Updating::run(node.clone(), reach, taken);
     let install = |blob| {
         let wanted = Installation {
-            store: StoreName::main(),
-            blob,
+            source: Source::Blob {
+                store: StoreName::main(),
+                blob,
+            },
             may_be_older: false,
         };
         let node = node.clone();

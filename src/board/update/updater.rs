@@ -25,13 +25,10 @@ use super::system::{Bundle, System, failed};
 use super::wire::{Answer, Command, LINE_BYTES_MAX, line};
 use crate::board::error::Error;
 use crate::id::Version;
-use crate::node::{Slot, UpdateTrouble};
+use crate::node::{BUNDLE_BYTES_MAX, Slot, UpdateTrouble};
 
 /// Whoever connects sends its line, and then each piece of a bundle, within that time.
 const SENT_WITHIN: Duration = Duration::from_secs(60);
-
-/// A slot holds less.
-const BUNDLE_BYTES_MAX: u64 = 224 * 1024 * 1024;
 
 /// What stays free beside a bundle, in bytes: the node's own writes go on meanwhile.
 const FREE_BYTES_LEFT: u64 = 16 * 1024 * 1024;
@@ -141,6 +138,7 @@ fn state(system: &System) -> Result<Answer, UpdateTrouble> {
     };
     Ok(Answer::State {
         running: system.version()?,
+        compatible: system.compatible()?,
         slot,
         is_on_trial,
         last: record.last().cloned(),
@@ -190,6 +188,9 @@ fn install(
     tell(Answer::Checking);
     let bundle = system.check(&staged.0)?;
     fits(&bundle, &running, &system.compatible()?, may_be_older)?;
+    tell(Answer::Found {
+        version: bundle.version.clone(),
+    });
     let record = record.overwriting();
     system.write_down(&record)?;
     system.install(&staged.0, |percent| tell(Answer::Installing { percent }))?;

@@ -5,6 +5,7 @@
 //!                                  {"answer":"ready"}
 //! 36700160 bytes
 //!                                  {"answer":"checking"}
+//!                                  {"answer":"found","version":"0.2.0"}
 //!                                  {"answer":"installing","percent":20}
 //!                                  {"answer":"restarting"}
 //! ```
@@ -59,6 +60,7 @@ pub(super) enum Answer {
     /// How the system is.
     State {
         running: Version,
+        compatible: String,
         slot: Slot,
         is_on_trial: bool,
         last: Option<Outcome>,
@@ -68,6 +70,8 @@ pub(super) enum Answer {
     Ready,
     /// They are there.
     Checking,
+    /// Who made the bundle is known, and it is for this box: what is in it.
+    Found { version: Version },
     /// The bundle is good and is being written.
     Installing { percent: u8 },
     /// The box is about to start from the other slot.

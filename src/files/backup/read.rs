@@ -14,7 +14,7 @@ use nix::unistd::{Whence, lseek64};
 use xattr::FileExt;
 
 use super::super::beneath::{FileKind, Status, join, open_file, status_of};
-use super::super::chunk::{Cutter, PART_BYTES_MIN};
+use super::super::chunk::{Cutter, PART_BYTES_MIN, PartSizes};
 use super::super::commit::{Commit, Segment};
 use super::super::error::Error;
 use super::super::progress::Trouble;
@@ -185,7 +185,7 @@ impl<'a> Run<'a> {
         let mut segments = Vec::new();
         let mut size: u64 = 0;
         let idle = self.lock_cutters().pop();
-        let mut cutter = idle.unwrap_or_else(Cutter::new);
+        let mut cutter = idle.unwrap_or_else(|| Cutter::new(PartSizes::OF_FILES));
         let has_holes = before.allocated < before.size;
         while let Some(data) = next_data(&file, size, before.size, has_holes).map_err(failed)? {
             if data.hole > 0 {

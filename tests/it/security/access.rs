@@ -13,10 +13,12 @@ use crate::served::{PASSWORD, PATIENCE, Served, exchange_over};
 use crate::support::{Http, Node};
 
 /// Everything that anybody may use. A change here is a decision about the node's security.
-const PUBLIC: [&str; 9] = [
+const PUBLIC: [&str; 11] = [
     "GET /",
     "GET /.well-known/security.txt",
     "GET /api/status",
+    "GET /api/update/offer",
+    "GET /api/update/offer/{id}",
     "GET /assets/{name}",
     "POST /api/claim",
     "POST /api/session",

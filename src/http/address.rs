@@ -1,11 +1,14 @@
-//! Which addresses a replication may reach (security row S17). Pure.
+//! Which addresses a node may reach on somebody's word (security row S17). Pure.
 //!
-//! Who may ask a node to replicate may have it send requests to wherever it can reach, also to what trusts it for being near: the
-//! router, a metadata service, itself. So only addresses of the public internet are reached unless the owner listed more. A list
-//! opens what it names, but for what is no one machine. Addresses that have others inside are judged by those as well.
+//! Who may ask a node to replicate, or to fetch an update, may have it send requests to wherever it can reach, also to what trusts it
+//! for being near: the router, a metadata service, itself. So only addresses of the public internet are reached unless the owner listed
+//! more. A list opens what it names, but for what is no one machine. Addresses that have others inside are judged by those as well.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+use std::sync::Arc;
+
+use super::server::AddressPolicy;
 
 /// The most ranges an owner lists.
 pub const ALLOWED_MAX: usize = 64;
@@ -88,14 +91,27 @@ impl FromStr for Range {
     }
 }
 
+/// The internet and what is listed; where what is sent can be read on its way, what is listed alone.
+pub fn public_or_listed(allowed: Vec<Range>, is_encrypted: bool) -> AddressPolicy {
+    match is_encrypted {
+        true => Arc::new(move |address| is_allowed(&allowed, address)),
+        false => Arc::new(move |address| is_listed(&allowed, address)),
+    }
+}
+
+/// Machines of networks like the node's own, and what is listed: for where another node was seen. The node itself is not near.
+pub fn near_or_listed(allowed: Vec<Range>) -> AddressPolicy {
+    Arc::new(move |address| is_listed(&allowed, address) || is_near(address))
+}
+
 /// Whether the owner lists this address.
-pub(super) fn is_listed(allowed: &[Range], address: IpAddr) -> bool {
+fn is_listed(allowed: &[Range], address: IpAddr) -> bool {
     let number = number(address);
     !is_no_machine(address) && allowed.iter().any(|range| range.has(number))
 }
 
 /// Whether a connection may be made to this address.
-pub(super) fn is_allowed(allowed: &[Range], address: IpAddr) -> bool {
+fn is_allowed(allowed: &[Range], address: IpAddr) -> bool {
     is_listed(allowed, address) || is_public(address)
 }
 
@@ -122,6 +138,23 @@ fn is_public(address: IpAddr) -> bool {
         }
     }
 }
+
+/// Private and link-local ones.
+fn is_near(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_private() || address.is_link_local() && !is_metadata(address),
+        IpAddr::V6(address) => {
+            address.is_unique_local() && address != METADATA_V6 || address.is_unicast_link_local()
+        }
+    }
+}
+
+/// Services of clouds that trust whoever asks for being near.
+fn is_metadata(address: Ipv4Addr) -> bool {
+    [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(169, 254, 170, 2)].contains(&address)
+}
+
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// Unspecified, broadcast and multicast: no list opens those.
 fn is_no_machine(address: IpAddr) -> bool {
@@ -224,6 +257,34 @@ mod tests {
             "ff02::fb",
         ] {
             assert!(!is_allowed(&[], ip(forbidden)), "{forbidden}");
+        }
+    }
+
+    #[test]
+    fn near_is_the_local_network_and_not_the_node_itself() {
+        let near = near_or_listed(ranges(&["127.0.0.1"]));
+        for address in [
+            "10.0.0.7",
+            "192.168.1.2",
+            "169.254.3.4",
+            "fe80::1",
+            "fd12::1",
+            "127.0.0.1",
+        ] {
+            assert!(near(ip(address)), "{address}");
+        }
+        for address in [
+            "1.1.1.1",
+            "2a01::1",
+            "127.0.0.2",
+            "::1",
+            "169.254.169.254",
+            "fd00:ec2::254",
+            "224.0.0.251",
+            "::ffff:127.0.0.2",
+            "0.0.0.0",
+        ] {
+            assert!(!near(ip(address)), "{address}");
         }
     }
 
