@@ -64,6 +64,7 @@ fn of_node(error: &node::Error) -> Outcome {
         | node::Error::Offline { .. }
         | node::Error::Disk(_)
         | node::Error::Update(_)
+        | node::Error::Channel(_)
         | node::Error::Incomplete { .. }
         | node::Error::Offset { .. }
         | node::Error::TooLarge { .. } => Outcome::Failed,
