@@ -124,7 +124,7 @@ pub enum ChannelTrouble {
     )]
     OtherKey {
         /// By whom.
-        found: String,
+        found: ChannelKey,
         /// By whom it must be.
         pinned: ChannelKey,
     },
