@@ -1,4 +1,4 @@
-# Sourced by scripts/image and scripts/bundle: who may sign an update. Sourced after needs.sh.
+# Sourced by scripts/image, scripts/bundle and scripts/channel: who may sign an update. Sourced after needs.sh.
 # shellcheck shell=bash
 
 # Where development keys live: on the machine that made them, never in a checkout.
@@ -94,4 +94,23 @@ revoke_and_list() {
     openssl ca -config "$folder/openssl.cnf" -gencrl -crl_lastupdate 20260101000000Z -crl_nextupdate 20360101000000Z \
         -cert "$folder/authority.pem" -keyfile "$folder/authority.key" -out "$folder/authority.crl"
     cat "$folder/authority.pem" "$folder/authority.crl" >"$folder/keyring.pem"
+}
+
+# The development key of channels (scripts/channel), as those above: made on the machine that needs it.
+# shellcheck disable=SC2034 # for who sources this
+signing_channel=$cache/signing-channel.key
+
+# need_channel_key: makes it where there is none.
+need_channel_key() {
+    [ ! -s "$signing_channel" ] || return 0
+    need_packages openssl
+    say "making a development key for channels: $signing_channel"
+    mkdir -p "$cache"
+    local new
+    new=$(mktemp "$signing_channel.XXXXXX")
+    openssl genpkey -algorithm ed25519 -out "$new"
+    # Two at once: whoever comes second uses the first one's.
+    ln "$new" "$signing_channel" 2>/dev/null || true
+    rm "$new"
+    [ -s "$signing_channel" ] || fail "no development key of channels in $signing_channel"
 }

@@ -55,6 +55,9 @@ const SENSE_EVERY: Duration = Duration::from_secs(20);
 /// Orders about disks that wait while one is done.
 const ORDERS_MAX: usize = 4;
 
+/// Where systems keep the time zone: updates that come by themselves come at night.
+pub const ZONE_FILE: &str = "/etc/localtime";
+
 /// What the board edge works with.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -70,6 +73,8 @@ pub struct Options {
     pub updater: PathBuf,
     /// Addresses that updates may come from besides those of the public internet, and of the local network for other boxes.
     pub allowed: Vec<Range>,
+    /// The file of the box's time zone.
+    pub localtime: PathBuf,
 }
 
 impl Options {
@@ -82,6 +87,7 @@ impl Options {
             helper: HELPER_SOCKET.into(),
             updater: UPDATER_SOCKET.into(),
             allowed: Vec::new(),
+            localtime: ZONE_FILE.into(),
         }
     }
 }
@@ -152,6 +158,7 @@ pub async fn run(opened: oneshot::Receiver<Node>, options: Options, shutdown: Ca
         updater: options.updater,
         helper: places.helper.clone(),
         allowed: options.allowed,
+        localtime: options.localtime,
     };
     let updating = Updating::run(node.clone(), reach, update_orders);
     let desks = Desks {
@@ -221,9 +228,14 @@ struct Desks {
 }
 
 /// Whether something is being done to the box's system, or it is not judged yet.
-fn is_updating(node: &Node) -> bool {
+fn is_changing(node: &Node) -> bool {
     let updates = node.board().updates();
     updates.is_some_and(|updates| updates.step != Step::Idle)
+}
+
+/// The same, or that is about to happen: whoever sees the light leaves the box on.
+fn is_updating(node: &Node) -> bool {
+    is_changing(node) || node.channel().news().is_imminent
 }
 
 /// Whoever is busy with another order says so.
@@ -385,11 +397,11 @@ impl Parts {
                 hand_over(&desks.about_disks, asked);
                 false
             }
-            Order::Check | Order::Install(_) | Order::Rollback if is_updating(node) => {
+            Order::Check | Order::Look | Order::Install(_) | Order::Rollback if is_changing(node) => {
                 asked.answer(Err(UpdateTrouble::Busy.into()));
                 false
             }
-            Order::Check | Order::Install(_) | Order::Rollback => {
+            Order::Check | Order::Look | Order::Install(_) | Order::Rollback => {
                 hand_over(&desks.about_updates, asked);
                 false
             }

@@ -3,6 +3,7 @@
 mod backup;
 mod blobs;
 mod board;
+mod channel;
 mod check;
 mod claim;
 mod db;

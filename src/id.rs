@@ -4,6 +4,7 @@ mod account;
 mod blob;
 mod bundle;
 mod certificate;
+mod channel;
 mod database;
 mod disk;
 mod doc;
@@ -20,6 +21,7 @@ pub use bundle::{BundleName, BundleNameError, BundleUrl};
 pub use certificate::{
     BINDING_OID, Binding, BindingError, Fingerprint, binding_extension, binding_message, verify_binding,
 };
+pub use channel::{ChannelKey, ChannelKeyError};
 pub use database::{DbName, DbNameError};
 pub use disk::{DiskError, DiskName, DiskSerial, DiskUuid};
 pub use doc::{DocId, DocIdError, LocalId};

@@ -6,11 +6,13 @@
 
 mod access;
 mod account;
+mod activity;
 mod attach;
 mod blobs;
 mod board;
 mod browse;
 mod bundles;
+mod channel;
 mod claim;
 mod clock;
 mod disk;
@@ -48,6 +50,7 @@ use std::sync::Arc;
 
 pub use access::{Principal, Role, Scope, Scopes, Via};
 pub use account::{Account, Accounts, PasswordChange};
+pub use activity::Activity;
 pub use attach::{Attached, Attaching, Coding, Expected};
 pub use blobs::{Blobs, Reading, Receiver};
 pub use board::{Adoption, Asked, Board, CardReserve, Done, Hardware, MoveTo, Order};
@@ -55,6 +58,9 @@ pub use browse::{FOLDER_PAGE_MAX, FileReading};
 pub use bundles::{
     Arriving, BUNDLE_BYTES_MAX, BUNDLE_MANIFEST_BYTES_MAX, BUNDLE_PART_BYTES_MAX, BundleManifest, BundlePart,
     Bundles, Coming, ManifestError, PartReading,
+};
+pub use channel::{
+    Channel, ChannelNews, ChannelSeen, ChannelSettings, ChannelTrouble, Offer, Window, WindowError,
 };
 pub use claim::{
     CLAIM_EXPORTER_LABEL, CLAIM_WINDOW, Claim, ClaimCode, ClaimCodeError, ClaimProof, ClaimSide, Proven,
@@ -187,6 +193,8 @@ struct Inner {
     replications: Replications,
     secrets: Secrets,
     pulse: Pulse,
+    channel: Channel,
+    activity: Activity,
     /// Last, so that the folder is held until everything in it is closed.
     folder: Folder,
 }
@@ -221,11 +229,13 @@ impl Node {
             accounts.clone(),
             options.claim_code,
         )?;
+        let activity = Activity::new();
         let around = Around {
             folder: folder.subfolder("stores")?,
             main_refs: folder.subfolder("refs")?,
             events: events.clone(),
             clock: options.clock.clone(),
+            activity: activity.clone(),
         };
         let stores = Stores::open(around, &options.main_store)?;
         let secrets = Secrets::new(folder.subfolder("secrets")?);
@@ -242,6 +252,7 @@ impl Node {
             stores.clone(),
             events.clone(),
             options.clock.clone(),
+            activity.clone(),
         )?;
         if folder.node().is_none() {
             folder.settle(identity.node_id())?;
@@ -258,6 +269,13 @@ impl Node {
                 bundles: Bundles::open(folder.join("bundles")),
                 replications: Replications::new(),
                 secrets,
+                channel: Channel::open(
+                    folder.path(),
+                    options.clock.clone(),
+                    events.clone(),
+                    health.clone(),
+                ),
+                activity,
                 pulse: Pulse::new(folder.path(), options.clock.clone()),
                 peers: Peers::new(identity.node_id(), options.clock.clone()),
                 gc: Gc::new(
@@ -355,6 +373,16 @@ impl Node {
     /// Bundles of its system: one that comes, and the one that others may have.
     pub fn bundles(&self) -> &Bundles {
         &self.inner.bundles
+    }
+
+    /// The channel that its system is updated from.
+    pub fn channel(&self) -> &Channel {
+        &self.inner.channel
+    }
+
+    /// Whether somebody is storing something.
+    pub fn activity(&self) -> &Activity {
+        &self.inner.activity
     }
 
     /// Its replications.

@@ -103,7 +103,7 @@ pub(super) async fn disks(call: Call) -> Result<Response, Error> {
 pub(super) async fn listed(call: &Call) -> Result<Vec<Disk>, Error> {
     Ok(match call.node().board().ask(Order::Disks).await? {
         Done::Disks(disks) => disks,
-        Done::Done | Done::Store(_) | Done::Bundles(_) => Vec::new(),
+        Done::Done | Done::Store(_) | Done::Bundles(_) | Done::Offer(_) => Vec::new(),
     })
 }
 
@@ -118,7 +118,7 @@ pub(super) async fn adopt(mut call: Call) -> Result<Response, Error> {
     });
     let store = match call.node().board().ask(order).await? {
         Done::Store(store) => store,
-        Done::Done | Done::Disks(_) | Done::Bundles(_) => body.store,
+        Done::Done | Done::Disks(_) | Done::Bundles(_) | Done::Offer(_) => body.store,
     };
     Ok(answer::json(StatusCode::CREATED, &DiskStoreBody { store }))
 }

@@ -220,6 +220,7 @@ fn node_outcome(error: &node::Error) -> (StatusCode, &'static str) {
         }
         node::Error::Disk(trouble) => disk_outcome(trouble),
         node::Error::Update(trouble) => update_outcome(trouble),
+        node::Error::Channel(trouble) => channel_outcome(trouble),
         node::Error::Folder(_) => (StatusCode::INTERNAL_SERVER_ERROR, "data_folder"),
         node::Error::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     }
@@ -252,6 +253,22 @@ pub(super) fn update_outcome(trouble: &node::UpdateTrouble) -> (StatusCode, &'st
         node::UpdateTrouble::Failed { .. } | node::UpdateTrouble::NoHelper { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "update_failed")
         }
+    }
+}
+
+fn channel_outcome(trouble: &node::ChannelTrouble) -> (StatusCode, &'static str) {
+    match trouble {
+        node::ChannelTrouble::Unset => (StatusCode::CONFLICT, "no_channel"),
+        node::ChannelTrouble::Unreachable { .. } => (StatusCode::BAD_GATEWAY, "channel_away"),
+        node::ChannelTrouble::NotNewer { .. } => (StatusCode::CONFLICT, "not_newer"),
+        node::ChannelTrouble::OtherBoard { .. } => (StatusCode::CONFLICT, "other_board"),
+        node::ChannelTrouble::TooLarge { .. }
+        | node::ChannelTrouble::Format { .. }
+        | node::ChannelTrouble::OtherKey { .. }
+        | node::ChannelTrouble::Signature
+        | node::ChannelTrouble::Older { .. }
+        | node::ChannelTrouble::Twin { .. }
+        | node::ChannelTrouble::Expired => (StatusCode::CONFLICT, "bad_channel"),
     }
 }
 

@@ -16,7 +16,8 @@ use super::answer::{self, Source};
 use super::auth::Caller;
 use super::error::Error;
 use super::route::Call;
-use crate::id::{BlobId, DbName, RefName, StoreName};
+use super::stamp::rfc3339;
+use crate::id::{BlobId, DbName, RefName, StoreName, Version};
 use crate::node::{Delivery, Event, EventId, Node, Subscription, Via};
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -127,6 +128,10 @@ struct EventBody<'a> {
     upload: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'a Version>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<String>,
 }
 
 fn written(delivery: &Delivery) -> Bytes {
@@ -186,6 +191,14 @@ fn described(event: &Event) -> (&'static str, EventBody<'_>) {
         Event::StoreRemoved { store } => ("store_removed", of_store(store)),
         Event::DatabaseAdded { database } => ("database_added", of_database(database)),
         Event::DatabaseDeleted { database } => ("database_deleted", of_database(database)),
+        Event::UpdatePlanned { version, at } => (
+            "update_planned",
+            EventBody {
+                version: Some(version),
+                at: Some(rfc3339(*at)),
+                ..EventBody::default()
+            },
+        ),
         Event::Claimed => ("claimed", EventBody::default()),
         Event::TokenRevoked { .. } => ("token_revoked", EventBody::default()),
         Event::SessionsEnded { .. } => ("sessions_ended", EventBody::default()),
@@ -205,6 +218,14 @@ mod tests {
         assert_eq!(
             written(&Delivery::Event(EventId(7), event)),
             "id: 7\nevent: ref_moved\ndata: {\"store\":\"main\",\"name\":\"photos\"}\n\n"
+        );
+        let planned = Event::UpdatePlanned {
+            version: "0.2.0".parse().unwrap(),
+            at: std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000),
+        };
+        assert_eq!(
+            written(&Delivery::Event(EventId(9), planned)),
+            "id: 9\nevent: update_planned\ndata: {\"version\":\"0.2.0\",\"at\":\"2023-11-14T22:13:20Z\"}\n\n"
         );
         assert_eq!(
             written(&Delivery::Gap(EventId(8))),

@@ -6,6 +6,7 @@
 mod account;
 mod board;
 mod browse;
+mod channel;
 mod home;
 mod tokens;
 mod update;
@@ -17,6 +18,7 @@ use maud::{DOCTYPE, Markup, html};
 pub(super) use account::{account, change_password};
 pub(super) use board::{adopt, board, eject, identify, move_store, reset};
 pub(super) use browse::browse;
+pub(super) use channel::{check_channel, remove_channel, set_channel};
 pub(super) use home::{claim, home, sign_in, sign_out};
 pub(super) use tokens::{add_token, revoke_token, tokens};
 pub(super) use update::{install_update, roll_back};

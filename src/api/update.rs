@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::answer;
+use super::channel::{self, ChannelBody};
 use super::error::{Error, update_outcome};
 use super::route::Call;
 use crate::id::{BlobAddress, StoreName, Version};
@@ -37,6 +38,9 @@ pub(super) struct UpdateBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     before: Option<Version>,
+    /// Where updates come from by themselves, where that was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<ChannelBody>,
 }
 
 /// How far something is: bytes while a bundle is fetched or transferred, percent while it is installed.
@@ -82,7 +86,7 @@ pub(super) struct InstallBody {
     #[serde(default = "StoreName::main")]
     #[schema(value_type = String)]
     store: StoreName,
-    /// The bundle, as a blob of that store; this or `from`.
+    /// The bundle, as a blob of that store; this or `from`. Without either it is what the channel has.
     #[serde(default)]
     blob: Option<String>,
     /// Where the bundle comes from: `https://HOST/PATH`, `usb:NAME`, `usb:DISK/NAME`, `box:NODE-ID`, `box:NODE-ID@https://HOST`.
@@ -136,6 +140,7 @@ impl From<Updates> for UpdateBody {
             refused: updates.refused.as_ref().map(RefusedBody::from),
             last: updates.last.map(OutcomeBody::from),
             before: updates.before,
+            channel: None,
         }
     }
 }
@@ -174,7 +179,12 @@ impl From<Outcome> for OutcomeBody {
 pub(super) async fn status(call: Call) -> Result<Response, Error> {
     let updates = call.node().board().updates();
     let updates = updates.ok_or(node::Error::Refused(Refusal::NoBoard))?;
-    Ok(answer::json(StatusCode::OK, &UpdateBody::from(updates)))
+    let channel = channel::body(&call, &updates.running);
+    let body = UpdateBody {
+        channel,
+        ..UpdateBody::from(updates)
+    };
+    Ok(answer::json(StatusCode::OK, &body))
 }
 
 /// Installs a bundle and starts from it. Answers when the transfer has begun; `GET` tells the rest.
@@ -183,7 +193,8 @@ pub(super) async fn install(mut call: Call) -> Result<Response, Error> {
     let source = match (&body.blob, &body.from) {
         (Some(blob), None) => blob_of(&call, body.store, blob).await?,
         (None, Some(from)) => from.parse().map_err(|error| Error::malformed("from", error))?,
-        (None, None) | (Some(_), Some(_)) => {
+        (None, None) => channel::source(&call, body.allow_older).await?,
+        (Some(_), Some(_)) => {
             return Err(Error::malformed("from", "either blob or from names the bundle"));
         }
     };
@@ -195,7 +206,7 @@ pub(super) async fn install(mut call: Call) -> Result<Response, Error> {
 pub(super) async fn check(call: Call) -> Result<Response, Error> {
     let bundles = match call.node().board().ask(Order::Check).await? {
         Done::Bundles(bundles) => bundles,
-        Done::Done | Done::Disks(_) | Done::Store(_) => Vec::new(),
+        Done::Done | Done::Disks(_) | Done::Store(_) | Done::Offer(_) => Vec::new(),
     };
     let body = BundlesBody {
         bundles: bundles.into_iter().map(BundleBody::from).collect(),

@@ -53,11 +53,19 @@ pub fn confine(config: &Config) -> anyhow::Result<()> {
         .and_then(|board| Profile::read(board).ok());
     let disks = config.board.iter().map(|_| PathBuf::from(board::DISKS_FOLDER));
     let sensors = config.board.iter().map(|_| PathBuf::from("/sys"));
+    let zone = config.board.iter().map(|_| PathBuf::from(board::ZONE_FILE));
     // What vouches for servers that documents are replicated with.
     let roots = http::ROOT_FILES.into_iter().map(PathBuf::from);
     let limits = Limits {
         folders: folders.cloned().chain(disks).collect(),
-        files: config.board.iter().cloned().chain(sensors).chain(roots).collect(),
+        files: config
+            .board
+            .iter()
+            .cloned()
+            .chain(sensors)
+            .chain(roots)
+            .chain(zone)
+            .collect(),
         devices: board.as_ref().map_or_else(Vec::new, board::devices),
         ports: vec![config.listen.port(), config.plain_http.port()],
     };

@@ -65,6 +65,7 @@ fn of_node(error: &node::Error) -> Outcome {
         | node::Error::Away { .. }
         | node::Error::Disk(_)
         | node::Error::Update(_)
+        | node::Error::Channel(_)
         | node::Error::Incomplete { .. }
         | node::Error::Offset { .. }
         | node::Error::TooLarge { .. } => Outcome::Failed,

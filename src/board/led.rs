@@ -19,7 +19,7 @@ pub(super) enum Pattern {
     Busy,
     /// All is well, and it waits for its owner.
     Unclaimed,
-    /// Its system is being updated: leave it on.
+    /// Its system is being updated, or is about to be: leave it on.
     Updating,
     /// Someone should look.
     Degraded,

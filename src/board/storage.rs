@@ -102,9 +102,12 @@ impl Storage {
             Order::Adopt(adoption) => self.adopt(adoption).await,
             Order::Eject(store) => self.eject(&store).await,
             Order::Move { store, to } => self.begin_move(&store, to).await,
-            Order::Identify | Order::Reset | Order::Check | Order::Install(_) | Order::Rollback => {
-                Ok(Done::Done)
-            }
+            Order::Identify
+            | Order::Reset
+            | Order::Check
+            | Order::Look
+            | Order::Install(_)
+            | Order::Rollback => Ok(Done::Done),
         }
     }
 

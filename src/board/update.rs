@@ -16,15 +16,19 @@
 //! `wire.rs`), started by the service manager for each command. It knows from `record.rs` what is on trial, and `judge.rs` says
 //! when that has proved itself. RAUC verifies and writes; only root may speak with it.
 
+mod channel;
 mod fetch;
 mod judge;
+mod plan;
 mod record;
 mod said;
 mod system;
 #[cfg(test)]
 mod tests;
 mod updater;
+mod watch;
 mod wire;
+mod zone;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -35,11 +39,13 @@ use tokio::time::{MissedTickBehavior, interval};
 pub use updater::{UpdaterStep, answer, step};
 
 use self::fetch::{Found, Own, Ways};
+use self::watch::{Duty, Watch};
 use self::wire::{Answer, Client, Command, Exchange};
 use super::{Ended, privileged};
 use crate::http::Range;
 use crate::node::{
-    Arriving, Asked, Done, Error, Installation, Node, Order, Progress, Source, Step, UpdateTrouble, Updates,
+    Arriving, Asked, BundleDigest, Done, Error, Installation, Node, Offer, Order, Progress, Source, Step,
+    UpdateTrouble, Updates,
 };
 
 /// Where the updater is reached.
@@ -59,6 +65,8 @@ pub(super) struct Reach {
     pub(super) helper: PathBuf,
     /// Addresses that may be reached besides those of the public internet, and of the local network for other boxes.
     pub(super) allowed: Vec<Range>,
+    /// The file of the box's time zone.
+    pub(super) localtime: PathBuf,
 }
 
 /// The node's side of updates.
@@ -73,6 +81,7 @@ impl Updating {
     /// Looks after updates until it is dropped, or until the node has to be started anew. What the updater was told is done all the
     /// same. Does nothing where there is no updater.
     pub(super) async fn run(node: Node, reach: Reach, mut orders: mpsc::Receiver<Asked>) -> Ended {
+        let mut watch = Watch::new(node.clone(), reach.allowed.clone(), &reach.localtime);
         let mut updating = match Updating::open(node, reach).await {
             Ok(updating) => updating,
             Err(trouble) => {
@@ -88,10 +97,67 @@ impl Updating {
             }
         }
         updating.settle().await;
-        while let Some(asked) = orders.recv().await {
-            updating.obey(asked).await;
-        }
+        watch::note_left(&updating.node, &updating.updates).await;
+        while updating.serve(&mut orders, &mut watch).await {}
         Ended::Shutdown
+    }
+
+    /// Does one thing: what is ordered, or what is due by the channel. Says whether there may be more.
+    async fn serve(&mut self, orders: &mut mpsc::Receiver<Asked>, watch: &mut Watch) -> bool {
+        let asked = tokio::select! {
+            asked = orders.recv() => asked,
+            duty = watch.due(&self.updates) => match duty {
+                Duty::Fetch(offer) => {
+                    let source = source_of(offer);
+                    tokio::select! {
+                        // What came is kept, and goes on later.
+                        asked = orders.recv() => asked,
+                        fetched = self.fetch(&source) => {
+                            watch.fetched(&fetched);
+                            return true;
+                        }
+                    }
+                }
+                Duty::Install(offer) => {
+                    let wanted = Installation { source: source_of(offer), may_be_older: false };
+                    tracing::info!(source = %wanted.source, "the box installs what its channel has");
+                    if let Err(error) = self.install_wanted(&wanted).await {
+                        watch.not_installed(&error);
+                    }
+                    return true;
+                }
+            },
+        };
+        match asked {
+            Some(asked) => {
+                self.obey(asked, watch).await;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Brings a bundle and keeps it: it is installed later. If cancelled, what came is kept.
+    async fn fetch(&self, source: &Source) -> Result<(), Error> {
+        let own = self.own(false);
+        let found = self.ways.open(source, &own).await;
+        let found = found.map_err(|failure| failure.told(source))?;
+        let arriving = self.ways.begin(found.coming()).await?;
+        let fetched = self
+            .ways
+            .fetch(source, &own, (found, arriving), &mut |_| {})
+            .await;
+        if matches!(fetched, Err(Error::Update(UpdateTrouble::Bundle { .. }))) {
+            self.node.bundles().forget().await?;
+        }
+        fetched
+    }
+
+    /// Installs without anybody who waits for an answer; returns when the box restarts, or why it does not.
+    async fn install_wanted(&mut self, wanted: &Installation) -> Result<(), Error> {
+        let own = self.own(wanted.may_be_older);
+        let begun = self.begin(&wanted.source, &own).await?;
+        self.finish(wanted, &own, begun).await.map_err(Error::from)
     }
 
     async fn open(node: Node, reach: Reach) -> Result<Updating, UpdateTrouble> {
@@ -141,12 +207,16 @@ impl Updating {
         }
     }
 
-    async fn obey(&mut self, asked: Asked) {
+    async fn obey(&mut self, asked: Asked, watch: &mut Watch) {
         match asked.order.clone() {
             Order::Install(wanted) => self.obey_install(asked, wanted).await,
             Order::Check => {
                 let found = self.ways.look(&self.own(false)).await;
                 asked.answer(Ok(Done::Bundles(found)));
+            }
+            Order::Look => {
+                let offer = watch.look(&self.updates).await;
+                asked.answer(offer.map(|offer| Done::Offer(Box::new(offer))));
             }
             Order::Rollback => {
                 let rolled_back = self.updater.ask(&Command::Rollback).await;
@@ -182,10 +252,23 @@ impl Updating {
             Err(error) => return asked.answer(Err(error)),
         };
         asked.answer(Ok(Done::Done));
-        match self.bring_and_install(&wanted, &own, begun).await {
+        // Why it was not done is told as what was refused.
+        let _ = self.finish(&wanted, &own, begun).await;
+    }
+
+    /// From a bundle that was found to the restart of the box.
+    async fn finish(
+        &mut self,
+        wanted: &Installation,
+        own: &Own,
+        begun: (Found, Arriving),
+    ) -> Result<(), UpdateTrouble> {
+        let done = self.bring_and_install(wanted, own, begun).await;
+        match &done {
             Ok(()) => self.step(Step::Restarting),
-            Err(trouble) => self.refused(trouble).await,
+            Err(trouble) => self.refused(trouble.clone()).await,
         }
+        done
     }
 
     async fn begin(&mut self, source: &Source, own: &Own) -> Result<(Found, Arriving), Error> {
@@ -309,6 +392,17 @@ impl Updating {
     fn set(&mut self, updates: Updates) {
         self.updates = updates;
         self.node.board().tell_updates(self.updates.clone());
+    }
+}
+
+/// Where what a channel offers comes from, and what it must be.
+fn source_of(offer: Offer) -> Source {
+    Source::Url {
+        url: offer.url,
+        expected: Some(BundleDigest {
+            blob: offer.blob,
+            size_bytes: offer.size_bytes,
+        }),
     }
 }
 

@@ -33,7 +33,7 @@ Exit codes:
   0  done
   1  failed
   2  asked wrongly: an argument, a name or the configuration
-  3  there is no such blob, ref, snapshot, path, database, document or data folder
+  3  there is no such blob, ref, snapshot, path, database, document, update or data folder
   4  damaged: something is not what its id says
   5  partial: some files could not be read, or changed while they were read
   6  busy: another process holds the data folder, or too much is going on

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use super::Session;
+use super::channel::{self, Channel, ChannelArgs};
 use super::exit::{Exit, Failure};
 use super::output::{bytes, is_watched, note};
 use super::place::PlaceArgs;
@@ -37,6 +38,7 @@ const DONE_WITHIN: Duration = Duration::from_secs(20 * 60);
 #[command(after_help = "\
 Example:
   refuge update check --node https://192.168.1.5
+  refuge update install --node https://192.168.1.5
   refuge update install refuge-raspberrypi-0.2.0.raucb --node https://192.168.1.5
   refuge update install https://example.org/refuge-raspberrypi-0.2.0.raucb --node https://192.168.1.5
   refuge update status --node https://192.168.1.5
@@ -51,16 +53,23 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// List the bundles that other boxes of the network run and those on USB disks
+    /// Ask the channel for a newer version; without a channel, or with --near, list the bundles that are to be had near
+    ///
+    /// Exit codes of asking the channel: 0 a newer version is there, 3 none is, 7 the channel is not to be trusted (its
+    /// signature, its number, its age), 1 its server does not answer.
     Check {
+        /// List the bundles that other boxes of the network run and those on USB disks
+        #[arg(long)]
+        near: bool,
         #[command(flatten)]
         place: PlaceArgs,
     },
+    Channel(ChannelArgs),
     /// Install a bundle, restart the box and wait until the new version was judged
     Install {
-        /// The bundle: a file, a URL, usb:NAME or box:NODE-ID as `refuge update check` lists them, or the id of a blob that the box has
+        /// The bundle: a file, a URL, usb:NAME or box:NODE-ID as `refuge update check --near` lists them, or the id of a blob that the box has; without it, what the channel has
         #[arg(value_name = "FILE|URL|usb:NAME|box:NODE-ID|ID")]
-        bundle: String,
+        bundle: Option<String>,
         /// Also where it is no newer than what runs
         #[arg(long)]
         allow_older: bool,
@@ -115,8 +124,15 @@ struct Install {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Bundle {
-    Blob { store: StoreName, blob: BlobId },
-    From { from: String },
+    Blob {
+        store: StoreName,
+        blob: BlobId,
+    },
+    From {
+        from: String,
+    },
+    /// What the channel has.
+    Channel {},
 }
 
 /// What there is to install.
@@ -136,8 +152,8 @@ struct Near {
 
 /// What the box says of its system.
 #[derive(Serialize, Deserialize)]
-struct Status {
-    running: String,
+pub(super) struct Status {
+    pub(super) running: String,
     slot: String,
     step: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,6 +164,8 @@ struct Status {
     last: Option<Last>,
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) channel: Option<Channel>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -179,9 +197,13 @@ pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
             allow_older,
             no_wait,
             place,
-        } => install(&bundle, allow_older, no_wait, &place, session),
-        Command::Check { place } => {
+        } => install(bundle.as_deref(), allow_older, no_wait, &place, session),
+        Command::Channel(args) => channel::channel(args, session),
+        Command::Check { near, place } => {
             let place = place.open(session, false)?;
+            if !near && status(client(&place)?)?.channel.is_some() {
+                return channel::check(client(&place)?, session);
+            }
             let request = Request::new(Method::POST, "/api/update/check").patience(CHECKED_WITHIN);
             let bundles: Bundles = client(&place)?.json(request)?;
             session.output.result(&bundles, || listed(&bundles))?;
@@ -215,7 +237,7 @@ pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
 }
 
 /// A folder has no system of its own.
-fn client(place: &Place) -> anyhow::Result<&Client> {
+pub(super) fn client(place: &Place) -> anyhow::Result<&Client> {
     match &place.held {
         Held::Node(client) => Ok(client),
         Held::Folder(_) => {
@@ -225,7 +247,7 @@ fn client(place: &Place) -> anyhow::Result<&Client> {
 }
 
 fn install(
-    bundle: &str,
+    bundle: Option<&str>,
     allow_older: bool,
     no_wait: bool,
     place: &PlaceArgs,
@@ -235,7 +257,36 @@ fn install(
     let client = client(&place)?;
     // Not before it is known that the box can be updated.
     status(client)?;
-    let (bundle, ours) = match (is_elsewhere(bundle), bundle.parse::<BlobAddress>()) {
+    let (bundle, ours) = told(bundle, store, &place, session)?;
+    let body = Install { bundle, allow_older };
+    let begun = client.send(Request::new(Method::POST, "/api/update/install").json(&body));
+    if no_wait && begun.is_ok() {
+        return Ok(Exit::Done);
+    }
+    let ended = match begun {
+        Ok(_) => wait(client, session),
+        Err(error) => Err(error.into()),
+    };
+    // Also where it was refused: nobody else asks for what this command put there.
+    if let Some(blob) = ours
+        && let Err(error) = session.runtime.block_on(place.store.delete(vec![blob]))
+    {
+        note(&format!("the bundle stays on the box as {blob}: {error}"));
+    }
+    ended
+}
+
+/// How the box is told of the bundle, which is sent to it where it is a file; and as which blob, where it was not there before.
+fn told(
+    bundle: Option<&str>,
+    store: StoreName,
+    place: &Place,
+    session: &Session,
+) -> anyhow::Result<(Bundle, Option<BlobId>)> {
+    let Some(bundle) = bundle else {
+        return Ok((Bundle::Channel {}, None));
+    };
+    Ok(match (is_elsewhere(bundle), bundle.parse::<BlobAddress>()) {
         (true, _) => {
             let source = bundle.parse::<Source>();
             let source = source.map_err(|error| Failure::new(Exit::Usage, format!("{bundle}: {error}")))?;
@@ -253,26 +304,10 @@ fn install(
             (Bundle::Blob { store, blob }, None)
         }
         (false, Err(_)) => {
-            let (blob, is_ours) = send(&PathBuf::from(bundle), &place, session)?;
+            let (blob, is_ours) = send(&PathBuf::from(bundle), place, session)?;
             (Bundle::Blob { store, blob }, is_ours.then_some(blob))
         }
-    };
-    let body = Install { bundle, allow_older };
-    let begun = client.send(Request::new(Method::POST, "/api/update/install").json(&body));
-    if no_wait && begun.is_ok() {
-        return Ok(Exit::Done);
-    }
-    let ended = match begun {
-        Ok(_) => wait(client, session),
-        Err(error) => Err(error.into()),
-    };
-    // Also where it was refused: nobody else asks for what this command put there.
-    if let Some(blob) = ours
-        && let Err(error) = session.runtime.block_on(place.store.delete(vec![blob]))
-    {
-        note(&format!("the bundle stays on the box as {blob}: {error}"));
-    }
-    ended
+    })
 }
 
 /// Whether the box gets the bundle itself: a file of that name is written `./https:…`.
@@ -324,7 +359,7 @@ fn send(path: &PathBuf, place: &Place, session: &Session) -> anyhow::Result<(Blo
     Ok((put.id, put.fresh))
 }
 
-fn status(client: &Client) -> anyhow::Result<Status> {
+pub(super) fn status(client: &Client) -> anyhow::Result<Status> {
     Ok(client.json(Request::new(Method::GET, "/api/update"))?)
 }
 
@@ -421,6 +456,9 @@ fn said(status: &Status) -> String {
     }
     if let Some(before) = &status.before {
         text.push_str(&format!("\n`refuge update rollback` goes back to {before}"));
+    }
+    if let Some(channel) = &status.channel {
+        text.push_str(&format!("\n{}", channel::said(channel)));
     }
     text
 }

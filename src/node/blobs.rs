@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use super::activity::{Activity, UnderWay};
 use super::clock::Clock;
 use super::doubt::Doubt;
 use super::error::{Error, Kind};
@@ -22,6 +23,7 @@ pub struct Blobs {
     leases: Arc<Leases>,
     events: Events,
     clock: Clock,
+    activity: Activity,
     /// Set when the store was removed or closed: handles that are still around answer that.
     gone: Arc<OnceLock<Gone>>,
 }
@@ -40,6 +42,7 @@ pub struct Receiver {
     blobs: Blobs,
     receiver: coffer::Receiver,
     class: Class,
+    _under_way: UnderWay,
 }
 
 /// A blob being read.
@@ -55,6 +58,7 @@ impl Blobs {
         doubt: Arc<Doubt>,
         events: Events,
         clock: Clock,
+        activity: Activity,
     ) -> Blobs {
         Blobs {
             name,
@@ -63,6 +67,7 @@ impl Blobs {
             leases: Arc::new(Leases::new()),
             events,
             clock,
+            activity,
             gone: Arc::default(),
         }
     }
@@ -97,6 +102,7 @@ impl Blobs {
             blobs: self.clone(),
             receiver: self.store.receive(class, expect),
             class,
+            _under_way: self.activity.begin(),
         })
     }
 
@@ -154,6 +160,7 @@ impl Blobs {
         self.present()?;
         within_a_batch(&ids)?;
         let _asking = self.leases.asking().await;
+        self.activity.touch();
         let stats = self.store.stat(ids).await?;
         let found = stats.iter().flatten().map(|stat| stat.id);
         self.leases.lease(found, self.clock.now());
@@ -255,6 +262,7 @@ impl Blobs {
 
     /// Leases and tells what was put.
     fn told(&self, put: Put, class: Class) {
+        self.activity.touch();
         if class == Class::Part || !put.fresh {
             self.leases.lease([put.id], self.clock.now());
         }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::channel::Offer;
 use super::disk::Disk;
 use super::error::{Error, Refusal};
 use super::health::Health;
@@ -39,6 +40,8 @@ pub enum Order {
     },
     /// Look which bundles there are to install, on disks and at other boxes.
     Check,
+    /// Ask the channel what it has for this box.
+    Look,
     /// Install a bundle and start from it; done when it is under way.
     Install(Installation),
     /// Start from what ran before; done when that is under way.
@@ -101,6 +104,8 @@ pub enum Done {
     Store(StoreName),
     /// The bundles that can be installed from somewhere near.
     Bundles(Vec<Available>),
+    /// What the channel has.
+    Offer(Box<Offer>),
 }
 
 /// An order, and who waits for it.

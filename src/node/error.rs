@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
+use super::channel::ChannelTrouble;
 use super::disk::DiskTrouble;
 use super::update::UpdateTrouble;
 use crate::id::{BlobId, StoreName};
@@ -126,6 +127,9 @@ pub enum Error {
     /// The box's system is not updated.
     #[error(transparent)]
     Update(#[from] UpdateTrouble),
+    /// The channel of updates is not believed, or gives nothing.
+    #[error(transparent)]
+    Channel(#[from] ChannelTrouble),
     /// The data folder cannot be opened.
     #[error(transparent)]
     Folder(#[from] FolderError),

@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 
 use super::clock::Clock;
-use crate::id::{AccountName, BlobId, DbName, RefName, StoreName, TokenId, UploadId};
+use crate::id::{AccountName, BlobId, DbName, RefName, StoreName, TokenId, UploadId, Version};
 
 /// Events a subscriber may lag behind, about 150 KiB.
 pub const EVENTS_KEPT: usize = 1024;
@@ -89,6 +90,13 @@ pub enum Event {
     DatabaseDeleted {
         /// Which.
         database: DbName,
+    },
+    /// The box will bring itself to another version of its system, or will do so at another time than was told before.
+    UpdatePlanned {
+        /// To which.
+        version: Version,
+        /// When it begins, as far as it can be told.
+        at: SystemTime,
     },
     /// The node has an owner now.
     Claimed,

@@ -8,6 +8,7 @@
 //! stores/NAME/  one named store
 //! refs/         one file per ref
 //! uploads/      partial uploads
+//! channel       where updates come from by themselves (channel.rs)
 //! reset         a factory reset was asked for (start_over.rs)
 //! ```
 //!

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::moving::MoveInfo;
 use self::moving::Moving;
+use super::activity::Activity;
 use super::blobs::{Blobs, Gone};
 use super::clock::Clock;
 use super::doubt::Doubt;
@@ -143,6 +144,7 @@ pub(super) struct Around {
     pub(super) main_refs: PathBuf,
     pub(super) events: Events,
     pub(super) clock: Clock,
+    pub(super) activity: Activity,
 }
 
 struct Inner {
@@ -606,6 +608,7 @@ fn open_store(around: &Around, name: &StoreName) -> Result<Parts, Error> {
         main_refs,
         events,
         clock,
+        activity,
     } = around;
     let mut file = read_file(folder, name)?;
     let own = folder.join(name.as_str());
@@ -624,7 +627,14 @@ fn open_store(around: &Around, name: &StoreName) -> Result<Parts, Error> {
     };
     let refs = CheckedRefs::open(refs_folder, name.clone(), store.clone(), kept, events.clone())?;
     Ok(Parts {
-        blobs: Blobs::new(name.clone(), store, doubt, events.clone(), clock.clone()),
+        blobs: Blobs::new(
+            name.clone(),
+            store,
+            doubt,
+            events.clone(),
+            clock.clone(),
+            activity.clone(),
+        ),
         refs: Arc::new(refs),
     })
 }

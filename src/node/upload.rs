@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
+use super::activity::Activity;
 use super::clock::{Clock, from_unix_s};
 use super::error::{Error, Kind};
 use super::events::{Event, Events};
@@ -87,6 +88,7 @@ struct Inner {
     stores: Stores,
     events: Events,
     clock: Clock,
+    activity: Activity,
     table: Mutex<HashMap<UploadId, Slot>>,
 }
 
@@ -109,6 +111,7 @@ impl Uploads {
         stores: Stores,
         events: Events,
         clock: Clock,
+        activity: Activity,
     ) -> Result<Uploads, Error> {
         let records = record::load_all(folder)?;
         let table = records.into_iter().map(|record| {
@@ -121,6 +124,7 @@ impl Uploads {
                 stores,
                 events,
                 clock,
+                activity,
                 table: Mutex::new(table.collect()),
             }),
         })

@@ -557,6 +557,7 @@ impl From<node::Error> for Failure {
             | node::Error::Invalid { .. }
             | node::Error::TooLarge { .. }
             | node::Error::Update(_)
+            | node::Error::Channel(_)
             | node::Error::Folder(_)
             | node::Error::Internal(_) => Trouble::Fatal,
         };

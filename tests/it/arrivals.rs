@@ -87,6 +87,7 @@ impl TestBox {
             helper: at("helper"),
             updater: at("updater"),
             allowed: vec!["127.0.0.1".parse().unwrap()],
+            localtime: at("localtime"),
         };
         runtime.spawn(board::run(told, board, shutdown.clone()));
         assert!(opened.send(node.clone()).is_ok());

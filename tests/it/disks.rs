@@ -164,6 +164,7 @@ impl BoxWithDisks {
             helper: at("helper"),
             updater: at("updater"),
             allowed: Vec::new(),
+            localtime: at("localtime"),
         };
         runtime.spawn(board::run(told, board, shutdown.clone()));
         assert!(opened.send(node.clone()).is_ok());

@@ -11,6 +11,7 @@ mod answers;
 mod arrivals;
 mod blanket;
 mod blobs_http;
+mod channel;
 mod cli;
 mod couch;
 mod discovery;

@@ -3,7 +3,7 @@
 use axum::response::Response;
 use maud::{Markup, html};
 
-use super::{Notice, complaint};
+use super::{Notice, channel, complaint};
 use crate::api::answer;
 use crate::api::body::Form;
 use crate::api::error::Error;
@@ -33,7 +33,8 @@ pub(super) fn card(call: &Call) -> Markup {
                 p.bad { "Version " (last.version) " did not stay, and " (updates.running) " runs again:" }
                 ul { @for reason in &last.reasons { li { (reason) } } }
             }
-            @if call.caller.may(Scope::Admin) && updates.step == Step::Idle { (forms(&updates)) }
+            (channel::news(call, &updates))
+            @if call.caller.may(Scope::Admin) && updates.step == Step::Idle { (channel::forms(call, &updates)) (forms(&updates)) }
         }
     }
 }
@@ -104,6 +105,9 @@ pub(in crate::api) async fn install_update(mut call: Call) -> Result<Response, E
 }
 
 async fn install_by_form(call: &Call, form: &Form) -> Result<(), Error> {
+    if form.field("channel").is_some() {
+        return channel::install(call).await;
+    }
     let blob = form.required("blob")?.trim();
     let source = update::source_of(call, blob).await?;
     update::begin(call, source, form.field("older").is_some()).await
@@ -115,7 +119,7 @@ pub(in crate::api) async fn roll_back(call: Call) -> Result<Response, Error> {
     answered(&call, begun.map(drop).map_err(Error::from)).await
 }
 
-async fn answered(call: &Call, begun: Result<(), Error>) -> Result<Response, Error> {
+pub(super) async fn answered(call: &Call, begun: Result<(), Error>) -> Result<Response, Error> {
     match begun {
         Ok(()) => Ok(answer::see_other("/")),
         Err(error) => {

@@ -108,7 +108,8 @@ impl Ways {
                 }
                 let digest = expected.map(|expected| expected.blob);
                 // A digest that is known says more than what the server has to say.
-                let mark = served.mark().map(str::to_owned);
+                let mark = digest.map(|digest| digest.to_string());
+                let mark = mark.or_else(|| served.mark().map(str::to_owned));
                 (served.size_bytes(), mark, digest, Opened::Url(Box::new(served)))
             }
             Source::Disk { disk, name } => {

@@ -1,5 +1,7 @@
 //! Root's side of updates, over a real connection, with programs of the system that only write down what they were told.
 
+mod channel;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -380,6 +382,7 @@ async fn the_node_has_a_bundle_of_its_store_installed_and_tells_how_far_it_is() 
         updater: socket,
         helper: fake.at("helper.sock"),
         allowed: Vec::new(),
+        localtime: fake.at("localtime"),
     };
     let updating = Updating::run(node.clone(), reach, taken);
     let install = |blob| {

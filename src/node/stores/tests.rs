@@ -9,6 +9,7 @@ fn stores(folder: &Path) -> Stores {
         main_refs: folder.join("refs.main"),
         events: Events::new(&Clock::system()),
         clock: Clock::system(),
+        activity: Activity::new(),
     };
     Stores::open(around, &StoreSettings::default()).unwrap()
 }

@@ -11,6 +11,7 @@ use super::record::{Record, data_path};
 use super::{Hold, Inner, NewUpload, UploadInfo};
 use crate::coffer::{Class, Put};
 use crate::db;
+use crate::node::activity::UnderWay;
 use crate::node::error::Error;
 
 /// Bytes written or read at once.
@@ -26,6 +27,7 @@ pub struct Appending {
     held: BytesMut,
     /// Where the upload is with what was written so far.
     offset: u64,
+    _under_way: UnderWay,
 }
 
 impl Appending {
@@ -56,6 +58,7 @@ impl Appending {
         };
         Ok(Appending {
             offset,
+            _under_way: hold.inner.activity.begin(),
             hold,
             record,
             file,
