@@ -192,6 +192,11 @@ def updates(image):
     # The host's RAUC reads it as a box's does; unknown keys and names that appear twice are errors.
     said = subprocess.run(["rauc", f"--conf={tree}/etc/rauc/system.conf", "info", tree / "none.raucb"], capture_output=True, text=True).stderr
     assert "No such file" in said and "Failed to initialize" not in said, said
+    # Who vouches for servers that updates and documents come from: each certificate of the one file can be read.
+    authorities = tree / "etc/ssl/certs/ca-certificates.crt"
+    count = authorities.read_text().count("BEGIN CERTIFICATE")
+    listed = output("openssl", "storeutl", "-noout", "-certs", str(authorities))
+    assert count > 50 and f"Total found: {count}" in listed, listed[-200:]
 
 
 def writable_places(image):

@@ -11,6 +11,7 @@ IMAGE_INSTALL = "\
     base-files \
     base-passwd \
     busybox \
+    ca-certificates \
     dbus \
     e2fsprogs-e2fsck \
     e2fsprogs-resize2fs \
