@@ -96,6 +96,16 @@ pub(crate) fn judge_cuts(
         let wrong: Vec<&str> = wrong.lines().take(LINES_SHOWN).collect();
         let wrong = wrong.join("\n");
         let histories = journal.histories(&wrong, *mark);
+        let ids = wrong
+            .split("blake3;")
+            .skip(1)
+            .filter_map(|rest| data_encoding::HEXLOWER.decode(rest.get(..64)?.as_bytes()).ok());
+        let mut ids: Vec<Vec<u8>> = ids.collect();
+        ids.sort();
+        ids.dedup();
+        let histories = ids
+            .iter()
+            .fold(histories, |text, id| text + &recording.writes_of(id, *place));
         eprintln!("{name}: {crash:?} at {place}:\n{wrong}\n{histories}{around}");
     }
     let all = places.len() * cuts.crashes.len();

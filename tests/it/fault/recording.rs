@@ -149,6 +149,27 @@ impl Recording {
         (less, gaps)
     }
 
+    /// Where these bytes were written before a place: for a message about a key that is gone.
+    pub(crate) fn writes_of(&self, bytes: &[u8], place: usize) -> String {
+        let mut text = String::new();
+        for (at, (op, _)) in self.steps[..place].iter().enumerate() {
+            let Op::Write { ino, offset, data } = op else {
+                continue;
+            };
+            let found = data.windows(bytes.len()).enumerate();
+            for (behind, _) in found.filter(|(_, window)| *window == bytes) {
+                let from = behind.saturating_sub(40);
+                let head = data[from..behind].iter().map(|byte| format!("{byte:02x}"));
+                text.push_str(&format!(
+                    "  written {at}: file {ino}, at {}, behind {}\n",
+                    offset + behind as u64,
+                    head.collect::<String>()
+                ));
+            }
+        }
+        text
+    }
+
     /// The operations around a place, for a message about a state that failed.
     pub(crate) fn describe(&self, place: usize) -> String {
         let from = place.saturating_sub(12);
