@@ -3,7 +3,7 @@
 //! Serving goes on: a needle is moved under the writer's lock only if the index still points at it, readers
 //! that hold the old file read on, and who looks up late looks up again. The order that makes it safe: copies
 //! flushed, checkpoint that names only the copies durable, old file removed. Cut anywhere, there are at worst
-//! two copies with one sequence number. A volume may be full and yet hold needles of a group whose flush is still to
+//! two copies with one sequence number. A volume that the index still names is never removed. A volume may be full and yet hold needles of a group whose flush is still to
 //! come: those are moved like all others.
 
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::writer::{Change, Effect};
 use super::{Core, check};
 use crate::coffer::backend::Compaction;
 use crate::coffer::error::Error;
+use crate::id::BlobId;
 
 /// A volume is compacted when less than this share of it still lives, in hundredths.
 const LIVE_PERCENT_MAX: u64 = 50;
@@ -82,6 +83,11 @@ fn compact_one(core: &Core, volume: &Arc<Volume>) -> Result<u64, Error> {
         }
     }
     core.flush()?;
+    // Nothing new comes to point here. Whatever still does, this code has a fault, and the blob outlives it.
+    if let Some(id) = pointing_at(core, volume.number)? {
+        tracing::error!(volume = volume.number, %id, "a volume is kept: a blob in it was not moved");
+        return Ok(moved);
+    }
     {
         let mut runs = core.publishing();
         core.flush_held(&mut runs)?;
@@ -93,6 +99,17 @@ fn compact_one(core: &Core, volume: &Arc<Volume>) -> Result<u64, Error> {
         .remove(volume.number)
         .map_err(|error| core.fail(error))?;
     Ok(moved)
+}
+
+/// A blob or alias that the index has in this volume.
+fn pointing_at(core: &Core, volume: u32) -> Result<Option<BlobId>, Error> {
+    for item in core.index.iter(None) {
+        let (id, entry) = item?;
+        if entry.volume == volume {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 /// Appends a needle anew if it is still wanted; returns its span then, else 0.
@@ -221,7 +238,7 @@ fn body_of(volume: &Volume, offset: u64, header: &Header) -> Result<Vec<u8>, Err
 #[cfg(test)]
 mod tests {
     use super::super::{Haystack, HaystackOptions};
-    use super::compact_one;
+    use super::{compact_one, pointing_at};
     use crate::coffer::backend::{Backend, Class, read_whole};
     use crate::coffer::frame::{Compression, Packed};
     use crate::id::BlobId;
@@ -263,5 +280,23 @@ mod tests {
         drop(store);
         all_readable(&Haystack::open(dir.path(), options).unwrap(), &ids);
         assert!(!dir.path().join("volumes/00000000.vol").exists());
+    }
+
+    #[test]
+    fn a_volume_is_named_by_the_index_until_its_blobs_have_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = HaystackOptions {
+            volume_bytes: 64 * 1024,
+            compression: Compression::OFF,
+            ..HaystackOptions::default()
+        };
+        let store = Haystack::open(dir.path(), options).unwrap();
+        append(&store, 0..40);
+        store.flush().unwrap();
+        let volume = store.core.volumes.get(0).unwrap().unwrap();
+        assert!(pointing_at(&store.core, 0).unwrap().is_some());
+        assert_eq!(pointing_at(&store.core, 9).unwrap(), None);
+        compact_one(&store.core, &volume).unwrap();
+        assert_eq!(pointing_at(&store.core, 0).unwrap(), None);
     }
 }
