@@ -233,7 +233,9 @@ def accounts():
     users = dict(line.split(":")[0:3:2] for line in (ROOT / "board/common/root/etc/passwd").read_text().splitlines())
     unit = (ROOT / "systemd/refuge.service").read_text()
     assert f"User={said['USERADD_PARAM:${PN}'].split()[-1]}\n" in unit
-    assert f"chown 0:{users['refuge']} " in unit and f"refuge {users['refuge']} refuge" in (BUILDROOT / "package/refuge/refuge.mk").read_text()
+    before = (ROOT / "board/common/root/usr/lib/refuge/before-node").read_text()
+    assert f"chown 0:{users['refuge']} " in before and f"chown {users['refuge']} " in before
+    assert f"refuge {users['refuge']} refuge" in (BUILDROOT / "package/refuge/refuge.mk").read_text()
 
 
 def versions():
