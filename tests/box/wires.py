@@ -91,14 +91,14 @@ class Lines:
         time.sleep(0.3)
         self.let_go()
 
-    def shows(self, name, since=0.0, times=TIMES):
-        """Whether the light has shown a pattern after that moment, so often in a row."""
+    def shows(self, name, since=0.0):
+        """Whether the light has shown a pattern after that moment, often enough in a row."""
         changes = [change for change in list(self.changes) if change[0] >= since]
         if name == "ready":
             return bool(self.changes) and self.changes[-1][1] and time.monotonic() - self.changes[-1][0] > STEADY_S
         row = runs(PATTERNS[name])
         seen = [(is_lit, kind(until - began)) for (began, is_lit), (until, _) in zip(changes, changes[1:])]
-        wanted = row * times
+        wanted = row * TIMES
         return any(seen[at : at + len(wanted)] == wanted for at in range(len(seen) - len(wanted) + 1))
 
     def wait(self, name, within_s=180):
