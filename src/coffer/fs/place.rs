@@ -107,9 +107,12 @@ impl Place {
         let _ = self.failure.set("its blobs are elsewhere by now".to_owned());
     }
 
-    /// A change that failed: lack of room or descriptors passes, anything else stops writes until reopened.
+    /// A change that failed: lack of room or descriptors passes, anything else stops writes until reopened. What may not be changed
+    /// was not, and belongs to somebody else: a folder that another machine made on this disk, say.
     pub(super) fn failed(&self, path: &Path, source: io::Error) -> Error {
+        let is_forbidden = source.kind() == io::ErrorKind::PermissionDenied;
         match Error::io(path, source) {
+            error @ Error::Io { .. } if is_forbidden => error,
             Error::Io { path, source } => {
                 let reason = format!("{}: {source}", path.display());
                 let _ = self.failure.set(reason.clone());

@@ -425,3 +425,17 @@ fn a_large_store_is_counted_by_a_sample_and_a_check_counts_it_whole() {
     let status = store.status();
     assert_eq!((status.blobs, status.plain_bytes), (12_001, 48_008));
 }
+
+#[test]
+fn what_may_not_be_changed_stops_no_other_write() {
+    let dir = folder();
+    let store = Fs::create(dir.path()).unwrap();
+    // As on a disk with folders of another machine's user; the tests may run as root, whom nothing is forbidden.
+    let forbidden = std::io::ErrorKind::PermissionDenied.into();
+    let error = store.place.failed(dir.path(), forbidden);
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    put(&store, b"goes on", Class::Part);
+    let broken = std::io::Error::from_raw_os_error(5);
+    assert!(matches!(store.place.failed(dir.path(), broken), Error::Io { .. }));
+    assert!(store.status().read_only.is_some());
+}
