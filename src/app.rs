@@ -16,6 +16,8 @@ mod processor;
 mod remote_contract;
 mod replicate;
 mod runtime;
+#[cfg(test)]
+mod served_node;
 mod supervise;
 
 pub use crate::board::UpdaterStep;

@@ -13,7 +13,7 @@ use super::route::Call;
 use super::stamp::rfc3339;
 use crate::id::{BlobId, BundleUrl, ChannelKey, Version};
 use crate::node::{
-    self, BundleDigest, ChannelSettings, ChannelTrouble, Done, Offer, Order, Refusal, Source, Updates, Window,
+    self, ChannelSettings, ChannelTrouble, Done, Offer, Order, Refusal, Source, Updates, Window,
 };
 
 /// A channel, and what is known of it.
@@ -180,13 +180,7 @@ pub(super) async fn source(call: &Call, may_be_older: bool) -> Result<Source, Er
         let version = offer.version;
         return Err(node::Error::from(ChannelTrouble::NotNewer { version, running }).into());
     }
-    Ok(Source::Url {
-        url: offer.url,
-        expected: Some(BundleDigest {
-            blob: offer.blob,
-            size_bytes: offer.size_bytes,
-        }),
-    })
+    Ok(offer.into())
 }
 
 fn updates(call: &Call) -> Result<Updates, Error> {

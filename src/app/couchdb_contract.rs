@@ -10,15 +10,12 @@ use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use tokio::runtime::Handle;
-use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use crate::api::serve::Listener;
-use crate::api::{self, serve};
+use super::served_node::served_node;
 use crate::blanket::contract::{Subject, contract};
 use crate::blanket::{Opener, ServerPlace, Servers};
-use crate::id::{AccountName, SecretName};
-use crate::node::{self, Node, Role, TokenRequest};
+use crate::id::SecretName;
 
 /// A node that is served until the tests of this process end.
 #[derive(Clone)]
@@ -32,34 +29,12 @@ struct Far {
 
 /// Serves a node in `folder`.
 fn served(folder: &Path) -> Far {
-    let node = Node::open(node::Options::new(folder)).expect("a node");
-    let runtime = super::runtime().expect("a runtime");
-    let (token, address) = runtime.block_on(async {
-        let owner: AccountName = "owner".parse().expect("a name");
-        let accounts = node.accounts();
-        let added = accounts.add(owner.clone(), Role::Owner, None).await;
-        added.expect("an account");
-        let request = TokenRequest {
-            label: "test".to_owned(),
-            scopes: Role::Owner.scopes(),
-            expires: None,
-        };
-        let token = node.tokens().add(owner, request).await.expect("a token");
-        let any = "127.0.0.1:0".parse().expect("an address");
-        let listener = Listener::plain(any).await.expect("a listener");
-        let address = listener.address().expect("an address");
-        let router = api::router(node.clone(), api::Options::default());
-        tokio::spawn(serve::serve(vec![listener], router, CancellationToken::new()));
-        (token.secret.expose().to_owned(), address)
-    });
-    let handle = runtime.handle().clone();
-    // The node is served by threads of this runtime: it ends with the process.
-    std::mem::forget(runtime);
+    let node = served_node(folder);
     Far {
-        address,
+        address: node.address,
         base: "/db",
-        token: Some(token),
-        runtime: handle,
+        token: Some(node.token),
+        runtime: node.runtime,
     }
 }
 

@@ -44,8 +44,7 @@ use self::wire::{Answer, Client, Command, Exchange};
 use super::{Ended, privileged};
 use crate::http::Range;
 use crate::node::{
-    Arriving, Asked, BundleDigest, Done, Error, Installation, Node, Offer, Order, Progress, Source, Step,
-    UpdateTrouble, Updates,
+    Arriving, Asked, Done, Error, Installation, Node, Order, Progress, Source, Step, UpdateTrouble, Updates,
 };
 
 /// Where the updater is reached.
@@ -108,7 +107,7 @@ impl Updating {
             asked = orders.recv() => asked,
             duty = watch.due(&self.updates) => match duty {
                 Duty::Fetch(offer) => {
-                    let source = source_of(offer);
+                    let source = Source::from(offer);
                     tokio::select! {
                         // What came is kept, and goes on later.
                         asked = orders.recv() => asked,
@@ -119,7 +118,7 @@ impl Updating {
                     }
                 }
                 Duty::Install(offer) => {
-                    let wanted = Installation { source: source_of(offer), may_be_older: false };
+                    let wanted = Installation { source: offer.into(), may_be_older: false };
                     tracing::info!(source = %wanted.source, "the box installs what its channel has");
                     if let Err(error) = self.install_wanted(&wanted).await {
                         watch.not_installed(&error);
@@ -392,17 +391,6 @@ impl Updating {
     fn set(&mut self, updates: Updates) {
         self.updates = updates;
         self.node.board().tell_updates(self.updates.clone());
-    }
-}
-
-/// Where what a channel offers comes from, and what it must be.
-fn source_of(offer: Offer) -> Source {
-    Source::Url {
-        url: offer.url,
-        expected: Some(BundleDigest {
-            blob: offer.blob,
-            size_bytes: offer.size_bytes,
-        }),
     }
 }
 

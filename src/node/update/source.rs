@@ -12,6 +12,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::super::channel::Offer;
 use crate::id::{BlobId, BundleName, BundleUrl, DiskName, NodeId, StoreName, Version};
 
 /// Where a bundle comes from. Who made it is nowhere believed for that: its signature says so.
@@ -75,6 +76,19 @@ pub struct Available {
     "a bundle comes from https://HOST/PATH, usb:NAME.raucb, usb:DISK/NAME.raucb, box:NODE-ID, box:NODE-ID@https://HOST or blob:STORE/ID"
 )]
 pub struct SourceError;
+
+/// What a channel offers comes from where it says, and must be what it says.
+impl From<Offer> for Source {
+    fn from(offer: Offer) -> Source {
+        Source::Url {
+            url: offer.url,
+            expected: Some(BundleDigest {
+                blob: offer.blob,
+                size_bytes: offer.size_bytes,
+            }),
+        }
+    }
+}
 
 impl FromStr for Source {
     type Err = SourceError;

@@ -277,7 +277,7 @@ async fn what_a_channel_offers_is_fetched_announced_and_installed_when_asked_for
             panic!("{looked:?}");
         };
         let wanted = Installation {
-            source: source_of(*offer),
+            source: Source::from(*offer),
             may_be_older: false,
         };
         node.board().ask(Order::Install(wanted)).await.unwrap();
@@ -306,7 +306,7 @@ async fn s24_a_bundle_that_is_not_what_the_channel_says_is_not_installed() {
         let news = node.channel().news();
         assert!(news.trouble.is_some_and(|trouble| trouble.contains("blake3;")));
         let wanted = Installation {
-            source: source_of(news.offer.unwrap()),
+            source: Source::from(news.offer.unwrap()),
             may_be_older: false,
         };
         node.board().ask(Order::Install(wanted)).await.unwrap();
