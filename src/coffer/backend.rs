@@ -58,7 +58,7 @@ pub struct Status {
     pub free_bytes: Option<u64>,
     /// Why writes are refused, where they are.
     pub read_only: Option<String>,
-    /// Blobs set aside as damaged.
+    /// Copies of blobs set aside as damaged: one more each time, so that whoever trusts a blob notices.
     pub quarantined: u64,
 }
 

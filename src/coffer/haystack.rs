@@ -285,10 +285,13 @@ impl Core {
             dead: false,
             alias: false,
         };
-        let effect = Effect::Added { span: header.span() };
+        let effect = Effect::Added {
+            volume,
+            span: header.span(),
+            len: entry.len,
+        };
         writer.stage(Change {
-            id: packed.id,
-            entry,
+            shown: Some((packed.id, entry)),
             effect,
         });
         Ok(true)
@@ -301,12 +304,12 @@ impl Core {
             volume,
             span: header.span(),
         };
+        let pinned = Entry {
+            pinned: true,
+            ..entry
+        };
         writer.stage(Change {
-            id,
-            entry: Entry {
-                pinned: true,
-                ..entry
-            },
+            shown: Some((id, pinned)),
             effect,
         });
         Ok(())
@@ -332,7 +335,7 @@ impl Core {
             })?;
         }
         self.index
-            .insert(flush.changes.iter().map(|change| (change.id, change.entry)));
+            .insert(flush.changes.iter().filter_map(|change| change.shown));
         let mut writer = self.writer();
         writer.flushed(&flush, &self.volumes)?;
         let due =
@@ -466,13 +469,13 @@ impl Core {
             len: entry.len,
             tombstone: (volume, header.span()),
         };
+        let dead = Entry {
+            dead: true,
+            len: 0,
+            ..entry
+        };
         writer.stage(Change {
-            id,
-            entry: Entry {
-                dead: true,
-                len: 0,
-                ..entry
-            },
+            shown: Some((id, dead)),
             effect,
         });
         Ok(())
@@ -552,8 +555,7 @@ impl Core {
                     alias: true,
                 };
                 writer.stage(Change {
-                    id: key,
-                    entry,
+                    shown: Some((key, entry)),
                     effect: Effect::Kept {
                         volume,
                         span: header.span(),

@@ -1,5 +1,6 @@
 //! Opening a connection: the version that is needed, and every pragma with its reason.
 
+use std::ffi::CStr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +14,11 @@ const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
 /// How long a connection waits for another's lock: only recovery and checkpoints ever hold one that long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The system interface of SQLite for a file that one process has to itself, as a node has its data folder. The index of the log
+/// is on the heap: otherwise it is a file that is memory mapped, whose pages the system writes to the card over and over, and
+/// which is SIGBUS where its disk was pulled (<https://www.sqlite.org/vfs.html>, section 2.1).
+const ALONE: &CStr = c"unix-excl";
 
 /// For every connection.
 const PRAGMAS: &str = "
@@ -95,7 +101,7 @@ pub(super) fn writer(path: &Path, purpose: Purpose) -> Result<Connection, Error>
 
 /// Opens the only connection to a database in memory.
 pub(super) fn in_memory() -> Result<Connection, Error> {
-    connect(Path::new(":memory:"), OpenFlags::SQLITE_OPEN_READ_WRITE)
+    set_up(Connection::open_in_memory()?)
 }
 
 /// Opens a connection that only reads.
@@ -162,7 +168,11 @@ pub(super) fn set_schema_version(connection: &Connection, version: u32) -> Resul
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
     // One connection is never used by two threads at once: `Database` sees to that.
-    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    set_up(Connection::open_with_flags_and_vfs(path, flags, ALONE)?)
+}
+
+fn set_up(connection: Connection) -> Result<Connection, Error> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.execute_batch(PRAGMAS)?;
     Ok(connection)
@@ -171,6 +181,25 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_share_a_log_without_a_file_that_is_memory_mapped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.db");
+        let writer = writer(&path, Purpose::State).unwrap();
+        let reader = reader(&path).unwrap();
+        writer
+            .execute_batch("CREATE TABLE t (n); INSERT INTO t VALUES (7);")
+            .unwrap();
+        let seen: i64 = reader.query_row("SELECT n FROM t", [], |row| row.get(0)).unwrap();
+        assert_eq!(seen, 7);
+        let mut names: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        names.sort();
+        assert_eq!(names, ["test.db", "test.db-wal"]);
+    }
 
     #[test]
     fn an_sqlite_that_is_too_old_is_refused() {

@@ -7,7 +7,7 @@ Usage: update.py BOARD IMAGE WORK REFUGE [--refusals | --long]     --refusals: n
                   by itself from a system whose data it cannot write, and from one without an init · updated again
                   after each of these: identity, tokens, refs and blobs as before
     another       plug pulled at random moments of an update: always a slot starts, with all data (5 times; 50 with --long)
-    --long        goes back from a node that ends again and again, and from a system without a network
+    --long        goes back from an init that hangs, from a node that ends again and again, and from a system without a network
 """
 
 import http.server
@@ -191,16 +191,18 @@ class BrokenLine(http.server.ThreadingHTTPServer):
 
 class BrokenLineHandler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        bundle, asked = self.server.bundle, self.headers.get("Range", "bytes=0-")
-        begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
-        self.server.begins.append(begin)
-        self.send_response(206 if begin else 200)
+        bundle = self.server.bundle
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "bytes=0-"))
+        begin, end = int(asked[1]), int(asked[2] or len(bundle) - 1) + 1
+        self.send_response(206)
         self.send_header("ETag", '"1"')
-        self.send_header("Content-Length", str(len(bundle) - begin))
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(bundle) - 1}/{len(bundle)}")
+        self.send_header("Content-Length", str(end - begin))
+        self.send_header("Content-Range", f"bytes {begin}-{end - 1}/{len(bundle)}")
         self.end_headers()
-        end = len(bundle) // 2 if len(self.server.begins) == 1 else len(bundle)
+        # How long it is is asked for first, by a byte.
+        if end - begin > 1:
+            self.server.begins.append(begin)
+            end = len(bundle) // 2 if len(self.server.begins) == 1 else end
         try:
             self.wfile.write(bundle[begin:end])
         except OSError:
@@ -403,10 +405,17 @@ def goes_back(box, bundle, words, starts, most_s):
     bundle.unlink()
 
 
+def hung_init(systems):
+    file = systems.folder / "hung-init"
+    file.write_text("#!/bin/sh\nwhile :; do sleep 1000; done\n")
+    return file
+
+
 def bad_updates(box, systems, is_long):
     yield "cannot write data", ("documents", 1, BACK_MOST_S), systems.drop_in("refuge.service", "[Service]\nReadOnlyPaths=-/data/refuge/databases\n")
     yield "has no init", ("three attempts", 3, PANIC_MOST_S), ("rm /usr/sbin/init",)
     if is_long:
+        yield "has an init that hangs", ("three attempts", 3, PANIC_MOST_S), ("cd /usr/sbin", "rm init", f"write {hung_init(systems)} init", "set_inode_field init mode 0100755")
         yield "ends again and again", ("node ended", 1, BACK_MOST_S), systems.drop_in("refuge.service", "[Service]\nExecStartPre=/bin/false\n")
         yield "has no network", ("gateway", 1, BACK_MOST_S), (f"rm {UNITS}/systemd-networkd.service", f"rm {UNITS}/systemd-networkd.socket")
 

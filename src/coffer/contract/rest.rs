@@ -76,6 +76,11 @@ pub(crate) fn quarantined_blobs_are_absent_and_may_be_put_again(subject: &Subjec
     let backend = subject.reopen(backend);
     assert_stored(&*backend, &small, Class::Part);
     assert_stored(&*backend, &large, Class::Part);
+    // The same blob once more is one more.
+    backend.quarantine(&BlobId::of(&small)).unwrap();
+    assert_eq!(backend.status().quarantined, 3);
+    let backend = subject.reopen(backend);
+    assert_eq!(backend.status().quarantined, 3);
 }
 
 pub(crate) fn reopening_keeps_what_was_durable(subject: &Subject) {

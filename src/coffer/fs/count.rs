@@ -62,16 +62,10 @@ impl Counts {
     }
 }
 
-/// Blobs with a name in quarantine; each counts once, however often it was set aside.
+/// Copies in quarantine. Only a number to show, so a folder that can't be read counts as empty.
 fn quarantined(place: &Place) -> u64 {
-    let Ok(entries) = fs::read_dir(place.root().join(layout::QUARANTINE)) else {
-        return 0;
-    };
-    let is_first = |name: &std::ffi::OsStr| !name.as_encoded_bytes().contains(&b'.');
-    entries
-        .flatten()
-        .filter(|entry| is_first(&entry.file_name()))
-        .count() as u64
+    let entries = fs::read_dir(place.root().join(layout::QUARANTINE));
+    entries.map_or(0, |entries| entries.flatten().count() as u64)
 }
 
 /// The counts, as this process knows them.
@@ -123,9 +117,8 @@ impl Counters {
         state.counts.plain_bytes = state.counts.plain_bytes.saturating_sub(len);
     }
 
-    pub(super) fn set_aside(&self, len: u64, is_first: bool) {
-        self.removed(len);
-        self.state().counts.quarantined += u64::from(is_first);
+    pub(super) fn set_aside(&self) {
+        self.state().counts.quarantined += 1;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

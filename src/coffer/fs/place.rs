@@ -388,14 +388,21 @@ impl Place {
         let source = self.folder(Folder::Leaf(Leaf::of(id)))?;
         {
             let _names = self.names();
+            let mut was_there = false;
             for class in [Class::Part, Class::Pinned] {
                 let from = layout::blob_path(&self.root, id, class);
-                let (to, is_first) = quarantine_path(&target.path, id)?;
+                let to = quarantine_path(&target.path, id)?;
                 match fs::rename(&from, &to) {
-                    Ok(()) => self.counters.set_aside(stat.len, is_first),
+                    Ok(()) => {
+                        self.counters.set_aside();
+                        was_there = true;
+                    }
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                     Err(source) => return Err(self.failed(&to, source)),
                 }
+            }
+            if was_there {
+                self.counters.removed(stat.len);
             }
         }
         self.flush_folder(&target)?;
@@ -461,15 +468,15 @@ fn link(from: &Path, to: &Path) -> io::Result<bool> {
     }
 }
 
-/// A free name for a blob in quarantine, and whether it is the blob's first.
-fn quarantine_path(folder: &Path, id: &BlobId) -> Result<(PathBuf, bool), Error> {
+/// A free name for a blob in quarantine.
+fn quarantine_path(folder: &Path, id: &BlobId) -> Result<PathBuf, Error> {
     let mut path = folder.join(id.hex());
     let mut n = 0;
     while path.try_exists().map_err(|source| Error::io(&path, source))? {
         n += 1;
         path = folder.join(format!("{}.{n}", id.hex()));
     }
-    Ok((path, n == 0))
+    Ok(path)
 }
 
 /// Makes a folder where there is none; not durable before its parent is flushed.

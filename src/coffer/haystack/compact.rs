@@ -3,8 +3,8 @@
 //! Serving goes on: a needle is moved under the writer's lock only if the index still points at it, readers
 //! that hold the old file read on, and who looks up late looks up again. The order that makes it safe: copies
 //! flushed, checkpoint that names only the copies durable, old file removed. Cut anywhere, there are at worst
-//! two copies with one sequence number. A volume that the index still names is never removed. A volume may be full and yet hold needles of a group whose flush is still to
-//! come: those are moved like all others.
+//! two copies with one sequence number. A volume that the index still names is never removed. A volume may be full
+//! and yet hold needles of a group whose flush is still to come: those are moved like all others.
 
 use std::sync::Arc;
 
@@ -147,25 +147,23 @@ fn keep(core: &Core, volume: &Arc<Volume>, offset: u64, header: &Header) -> Resu
     let mut run = || -> Result<(), Error> {
         let (to, at) = writer.push(&core.volumes, core.options.volume_bytes, copy, &body)?;
         let span = header.span();
-        let (entry, effect) = match header.kind {
-            Kind::Pin => (entry, Effect::Kept { volume: to, span }),
-            Kind::Blob | Kind::Alias | Kind::Tombstone => (
-                Entry {
-                    volume: to,
-                    offset: at,
-                    ..entry
-                },
-                Effect::Moved {
+        let moved = Entry {
+            volume: to,
+            offset: at,
+            ..entry
+        };
+        let change = match header.kind {
+            Kind::Pin | Kind::Tombstone => kept(to, span),
+            Kind::Blob | Kind::Alias => Change {
+                shown: Some((header.id, moved)),
+                effect: Effect::Moved {
                     from: volume.number,
+                    to,
                     span,
                 },
-            ),
+            },
         };
-        writer.stage(Change {
-            id: header.id,
-            entry,
-            effect,
-        });
+        writer.stage(change);
         writer.write_out()
     };
     run().map_err(|error| core.fail(error))?;
@@ -195,35 +193,25 @@ fn keep_tombstone(core: &Core, volume: &Arc<Volume>, header: &Header) -> Result<
         }
         return Ok(0);
     }
-    let entry = core.newest(&writer, &header.id)?;
     let mut run = || -> Result<(), Error> {
         let copy = Header {
             moved: true,
             ..*header
         };
         let (to, _) = writer.push(&core.volumes, core.options.volume_bytes, copy, &[])?;
-        // The index shows whatever it shows: a newer blob of this id, or nothing.
-        let dead = Entry {
-            volume: to,
-            offset: 0,
-            len: 0,
-            pinned: false,
-            dead: true,
-            alias: false,
-        };
-        let effect = Effect::Kept {
-            volume: to,
-            span: header.span(),
-        };
-        writer.stage(Change {
-            id: header.id,
-            entry: entry.unwrap_or(dead),
-            effect,
-        });
+        writer.stage(kept(to, header.span()));
         writer.write_out()
     };
     run().map_err(|error| core.fail(error))?;
     Ok(header.span())
+}
+
+/// A needle that is kept for a later rebuild. The index shows whatever it shows: a newer blob of this id, or nothing.
+fn kept(volume: u32, span: u64) -> Change {
+    Change {
+        shown: None,
+        effect: Effect::Kept { volume, span },
+    }
 }
 
 fn body_of(volume: &Volume, offset: u64, header: &Header) -> Result<Vec<u8>, Error> {
@@ -238,7 +226,7 @@ fn body_of(volume: &Volume, offset: u64, header: &Header) -> Result<Vec<u8>, Err
 #[cfg(test)]
 mod tests {
     use super::super::{Haystack, HaystackOptions};
-    use super::{compact_one, pointing_at};
+    use super::{Found, Kind, PAGE_BYTES, Scan, compact_one, keep_tombstone, pointing_at};
     use crate::coffer::backend::{Backend, Class, read_whole};
     use crate::coffer::frame::{Compression, Packed};
     use crate::id::BlobId;
@@ -322,5 +310,36 @@ mod tests {
         compact_one(&store.core, &volume).unwrap();
         assert!(dir.path().join("volumes/00000000.vol").exists());
         all_readable(&store, &ids);
+    }
+
+    #[test]
+    fn a_tombstone_that_moves_while_its_blob_is_streamed_anew_does_not_hide_the_blob() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = HaystackOptions {
+            volume_bytes: 64 * 1024,
+            ..HaystackOptions::default()
+        };
+        let store = Haystack::open(dir.path(), options).unwrap();
+        append(&store, 0..40);
+        let mut incoming = store.begin(Class::Part).unwrap();
+        incoming.write(&vec![7; 2 * 1024 * 1024]).unwrap();
+        let id = incoming.finish(None).unwrap().id;
+        let core = &store.core;
+        let entry = core.index.live(&id).unwrap().unwrap();
+        assert_eq!(store.delete(&[id]).unwrap(), [true]);
+        let active = core.writer().active_number().unwrap();
+        let volume = core.volumes.get(active).unwrap().unwrap();
+        let mut scan = Scan::new(volume.clone(), PAGE_BYTES).unwrap();
+        let tombstone = std::iter::from_fn(|| scan.next().unwrap()).find_map(|found| match found {
+            Found::Needle(_, header) if header.kind == Kind::Tombstone => Some(header),
+            _ => None,
+        });
+        // A stream of the same blob is about to get its volume: the index does not know of it yet.
+        core.writer().set_placing(Some(id));
+        assert!(keep_tombstone(core, &volume, &tombstone.unwrap()).unwrap() > 0);
+        core.index.insert([(id, entry)]);
+        core.writer().set_placing(None);
+        store.flush().unwrap();
+        assert_eq!(core.index.live(&id).unwrap(), Some(entry));
     }
 }

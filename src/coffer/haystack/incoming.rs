@@ -16,7 +16,7 @@ use super::Core;
 use super::needle::{HEADER_BYTES, Header, Kind};
 use super::run::Entry;
 use super::volume::{PAGE_BYTES, SOLO, Volume};
-use super::writer::{Change, Effect};
+use super::writer::Effect;
 use crate::coffer::backend::{Class, Incoming, Put};
 use crate::coffer::error::Error;
 use crate::coffer::frame::{FRAME_BYTES, Packed, Tree, compress};
@@ -261,10 +261,10 @@ fn publish(core: &Core, staged: &Staged, id: BlobId, class: Class) -> Result<Put
     writer.set_placing(None);
     placed.map_err(|error| core.fail(error))?;
     core.index.insert([(id, entry)]);
-    writer.count(&Change {
-        id,
-        entry,
-        effect: Effect::Added { span: staged.end },
+    writer.count(Effect::Added {
+        volume: number,
+        span: staged.end,
+        len,
     });
     Ok(Put { id, len, fresh: true })
 }

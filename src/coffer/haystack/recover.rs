@@ -17,7 +17,7 @@ use super::run::Entry;
 use super::scan::{Found, Scan};
 use super::tail::{Flushed, cut, is_whole, set_aside};
 use super::volume::{PAGE_BYTES, SOLO, Volume, Volumes};
-use super::writer::Writer;
+use super::writer::{Effect, Writer};
 use super::{Core, HaystackOptions, Runs, rebuild};
 use crate::coffer::error::Error;
 
@@ -227,7 +227,6 @@ fn replay(index: &Index, volumes: &Volumes, tally: &mut Tally, mut tail: Vec<Tai
     {
         let existing = index.get(&header.id)?.filter(|entry| !entry.dead);
         let span = header.span();
-        use super::writer::{Change, Effect};
         let change = match (header.kind, existing) {
             (Kind::Blob, Some(old)) if header.moved => {
                 let entry = Entry {
@@ -236,13 +235,12 @@ fn replay(index: &Index, volumes: &Volumes, tally: &mut Tally, mut tail: Vec<Tai
                     pinned: header.pinned || old.pinned,
                     ..old
                 };
-                (old.volume != volume || old.offset != offset).then_some((
-                    entry,
-                    Effect::Moved {
-                        from: old.volume,
-                        span,
-                    },
-                ))
+                let effect = Effect::Moved {
+                    from: old.volume,
+                    to: volume,
+                    span,
+                };
+                (old.volume != volume || old.offset != offset).then_some((entry, effect))
             }
             // A second copy, or a moved needle whose blob is deleted: dead weight for the next compaction.
             (Kind::Blob, Some(_)) => None,
@@ -257,7 +255,12 @@ fn replay(index: &Index, volumes: &Volumes, tally: &mut Tally, mut tail: Vec<Tai
                     dead: false,
                     alias: false,
                 };
-                Some((entry, Effect::Added { span }))
+                let effect = Effect::Added {
+                    volume,
+                    span,
+                    len: entry.len,
+                };
+                Some((entry, effect))
             }
             // The original is still in the tail, or the checkpoint has seen it.
             (Kind::Tombstone | Kind::Pin, _) if header.moved => None,
@@ -300,11 +303,7 @@ fn replay(index: &Index, volumes: &Volumes, tally: &mut Tally, mut tail: Vec<Tai
         };
         if let Some((entry, effect)) = change {
             index.insert([(header.id, entry)]);
-            writer.count(&Change {
-                id: header.id,
-                entry,
-                effect,
-            });
+            writer.count(effect);
         }
         writer.see(header.seq);
     }

@@ -22,11 +22,11 @@ const BUFFER_BYTES: usize = 1024 * 1024;
 /// Bytes set aside on the disk at once for what is appended: some 60 groups of a busy node.
 const RESERVE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// What publishing an entry changes in the counters.
+/// What a needle changes in the counters once it is published.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Effect {
-    /// A blob that was not there; its needle's span.
-    Added { span: u64 },
+    /// A blob that was not there; its plain bytes, its needle's volume and span.
+    Added { volume: u32, span: u64, len: u64 },
     /// The blob is gone; where its needle was and the spans of it and of the tombstone.
     Removed {
         volume: u32,
@@ -35,16 +35,17 @@ pub(super) enum Effect {
         tombstone: (u32, u64),
     },
     /// Its needle has moved; the spans are equal.
-    Moved { from: u32, span: u64 },
+    Moved { from: u32, to: u32, span: u64 },
     /// A needle that is kept but counts for no blob (pin, alias): its volume and span.
     Kept { volume: u32, span: u64 },
 }
 
-/// An entry on its way into the index.
+/// A needle on its way to be published.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Change {
-    pub(super) id: BlobId,
-    pub(super) entry: Entry,
+    /// What the index shows of an id from then on. `None` where it goes on showing what it shows, which may well be
+    /// another thing by then: a blob gets a volume of its own without passing through here.
+    pub(super) shown: Option<(BlobId, Entry)>,
     pub(super) effect: Effect,
 }
 
@@ -207,7 +208,7 @@ impl Writer {
 
     /// Says what a pushed needle changes.
     pub(super) fn stage(&mut self, change: Change) {
-        self.hidden.insert(change.id, change.entry);
+        self.hidden.extend(change.shown);
         self.staged.push(change);
     }
 
@@ -264,13 +265,12 @@ impl Writer {
     fn drop_staged(&mut self, end: u64) {
         self.buffer.clear();
         self.end = end;
-        for change in std::mem::take(&mut self.staged) {
-            self.hidden.remove(&change.id);
+        for (id, _) in self.staged.drain(..).filter_map(|change| change.shown) {
+            self.hidden.remove(&id);
         }
         // An id staged twice, once written: what is written still counts.
-        for change in &self.written {
-            self.hidden.insert(change.id, change.entry);
-        }
+        self.hidden
+            .extend(self.written.iter().filter_map(|change| change.shown));
     }
 
     /// Flushes the active volume and takes leave of it: no flush looks at it again.
@@ -329,7 +329,7 @@ impl Writer {
         let mut ends: Vec<(u32, u64)> = self
             .written
             .iter()
-            .map(|change| (needle_volume(change), 0))
+            .map(|change| (change.effect.needle_volume(), 0))
             .collect();
         ends.dedup();
         for (number, end) in &mut ends {
@@ -351,7 +351,7 @@ impl Writer {
     pub(super) fn flushed(&mut self, flush: &Flush, volumes: &Volumes) -> Result<(), Error> {
         self.flushing.clear();
         for change in &flush.changes {
-            self.count(change);
+            self.count(change.effect);
         }
         for (number, end) in &flush.ends {
             let end = if *end == u64::MAX {
@@ -370,13 +370,13 @@ impl Writer {
     }
 
     /// Counts a change that was published, by a flush here or otherwise.
-    pub(super) fn count(&mut self, change: &Change) {
+    pub(super) fn count(&mut self, effect: Effect) {
         let tally = &mut self.tally;
-        match change.effect {
-            Effect::Added { span } => {
+        match effect {
+            Effect::Added { volume, span, len } => {
                 tally.blobs += 1;
-                tally.plain_bytes += change.entry.len;
-                Self::volume_live(tally, change.entry.volume, span, 0);
+                tally.plain_bytes += len;
+                Self::volume_live(tally, volume, span, 0);
             }
             Effect::Removed {
                 volume,
@@ -389,9 +389,9 @@ impl Writer {
                 Self::volume_live(tally, volume, 0, span);
                 Self::volume_live(tally, tombstone.0, tombstone.1, 0);
             }
-            Effect::Moved { from, span } => {
+            Effect::Moved { from, to, span } => {
                 Self::volume_live(tally, from, 0, span);
-                Self::volume_live(tally, change.entry.volume, span, 0);
+                Self::volume_live(tally, to, span, 0);
             }
             Effect::Kept { volume, span } => Self::volume_live(tally, volume, span, 0),
         }
@@ -447,11 +447,14 @@ impl Writer {
     }
 }
 
-/// The volume the change's own needle was appended to.
-fn needle_volume(change: &Change) -> u32 {
-    match change.effect {
-        Effect::Added { .. } | Effect::Moved { .. } => change.entry.volume,
-        Effect::Removed { tombstone, .. } => tombstone.0,
-        Effect::Kept { volume, .. } => volume,
+impl Effect {
+    /// The volume the needle itself was appended to.
+    fn needle_volume(self) -> u32 {
+        match self {
+            Effect::Added { volume, .. } | Effect::Moved { to: volume, .. } | Effect::Kept { volume, .. } => {
+                volume
+            }
+            Effect::Removed { tombstone, .. } => tombstone.0,
+        }
     }
 }
