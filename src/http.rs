@@ -11,7 +11,8 @@
 //!  Channel::open ──> one connection by itself, with its TLS exporter (the claim)
 //! ```
 //!
-//! No redirects are followed and no proxy is used: credentials go to the server they were made for and nowhere else.
+//! No redirects are followed and no proxy is used: credentials go to the server they were made for and nowhere else. Where one leads
+//! is told with the refusal, for whoever has no credentials and asks anew.
 
 mod address;
 mod body;

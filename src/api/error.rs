@@ -39,6 +39,15 @@ pub(super) enum Error {
     /// It is known who asks, and they may not.
     #[error("this needs the scope {}", .0.name())]
     Forbidden(Scope),
+    /// The node has an owner, and needs no other.
+    #[error("the node has an owner: sign in, or ask the owner for an account")]
+    Claimed,
+    /// Nobody can be known yet.
+    #[error("nobody owns this node yet: claim it first")]
+    Unclaimed,
+    /// The owner has not said that others may have it.
+    #[error("this box gives its bundle to no other: `refuge update offer` on it changes that")]
+    NotOffered,
     /// A cookie came with a request that our own page did not make.
     #[error("a request with a cookie must come from the node's own page; programs send an app token")]
     ForeignOrigin,
@@ -146,6 +155,9 @@ impl Error {
             Error::PlainLine => (StatusCode::FORBIDDEN, "https_required"),
             Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Error::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Error::Claimed => (StatusCode::FORBIDDEN, "claimed"),
+            Error::Unclaimed => (StatusCode::FORBIDDEN, "unclaimed"),
+            Error::NotOffered => (StatusCode::FORBIDDEN, "not_offered"),
             Error::ForeignOrigin => (StatusCode::FORBIDDEN, "foreign_origin"),
             Error::NoRoute => (StatusCode::NOT_FOUND, "missing"),
             Error::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),

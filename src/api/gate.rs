@@ -19,6 +19,7 @@ use super::error::{self, Error};
 use super::origin;
 use super::route::{Auth, Call, Route, Takes};
 use super::{Edge, TABLE, ui};
+use crate::node::{Node, Scope};
 
 /// Answers a request for `route`; `None` where its path is not ours or does not take its method.
 pub(super) async fn answer(
@@ -79,7 +80,7 @@ async fn pass(
         return Err(Error::PlainLine);
     }
     let caller = auth::caller(&edge.node, &connection, &parts.headers)?;
-    admit(route.auth, &caller)?;
+    admit(&edge.node, route.auth, &caller)?;
     let needs_own_origin = matches!(route.takes, Takes::Form) || caller.came_by_cookie();
     if needs_own_origin
         && !is_safe(&parts.method)
@@ -107,9 +108,14 @@ fn owned(params: &RawPathParams) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-fn admit(auth: Auth, caller: &Caller) -> Result<(), Error> {
+fn admit(node: &Node, auth: Auth, caller: &Caller) -> Result<(), Error> {
     match auth {
         Auth::Landing | Auth::Public => Ok(()),
+        Auth::Unclaimed if node.claim().is_claimed() => Err(Error::Claimed),
+        Auth::Claimed if !node.claim().is_claimed() => Err(Error::Unclaimed),
+        Auth::Unclaimed | Auth::Claimed => Ok(()),
+        Auth::Offered if node.bundles().is_offering() || caller.may(Scope::Read) => Ok(()),
+        Auth::Offered => Err(Error::NotOffered),
         Auth::SignedIn if caller.is_known() => Ok(()),
         Auth::Scope(scope) if caller.may(scope) => Ok(()),
         Auth::Scope(scope) if caller.is_known() => Err(Error::Forbidden(scope)),

@@ -1,5 +1,5 @@
-//! `/api/update/offer`: the bundle that this box runs, for boxes of the same network. Anybody may read it, as it is signed and public;
-//! nothing else can be read here.
+//! `/api/update/offer`: the bundle that this box runs, for boxes of the same network. Once the owner says so anybody may read it: it is
+//! signed and public, and a box that lacks it has no account here. Nothing else can be read here.
 
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
@@ -41,6 +41,21 @@ pub(super) struct OfferPartBody {
     id: BlobId,
     /// How many.
     size_bytes: u64,
+}
+
+/// Others may have it from now on.
+pub(super) async fn begin(call: Call) -> Result<Response, Error> {
+    set(&call, true).await
+}
+
+/// They may have it no more.
+pub(super) async fn end(call: Call) -> Result<Response, Error> {
+    set(&call, false).await
+}
+
+async fn set(call: &Call, is_offering: bool) -> Result<Response, Error> {
+    call.node().bundles().offer(is_offering).await?;
+    Ok(answer::empty(StatusCode::NO_CONTENT))
 }
 
 /// What the bundle is made of.

@@ -17,6 +17,7 @@ use super::TABLE;
 use super::answer;
 use super::error::{Error, ErrorBody};
 use super::route::{Auth, Call, Gives, Route, SchemaOf, Takes, schema_of};
+use crate::node::Scope;
 
 /// How the bearer scheme is called inside the document.
 const TOKEN_SCHEME: &str = "token";
@@ -84,7 +85,11 @@ fn operation(route: &Route, error: &RefOr<Schema>, schemas: &mut Schemas) -> Ope
         operation = operation.request_body(Some(content.build()));
     }
     match route.auth {
-        Auth::Landing | Auth::Public => operation,
+        Auth::Landing | Auth::Public | Auth::Unclaimed | Auth::Claimed => operation,
+        Auth::Offered => {
+            let read = SecurityRequirement::new(TOKEN_SCHEME, [Scope::Read.name()]);
+            operation.security(read).security(SecurityRequirement::default())
+        }
         Auth::SignedIn => operation.security(SecurityRequirement::new(TOKEN_SCHEME, Vec::<&str>::new())),
         Auth::Scope(scope) => operation.security(SecurityRequirement::new(TOKEN_SCHEME, [scope.name()])),
     }
@@ -194,7 +199,10 @@ mod tests {
             let path = route.path.replace("{*", "{");
             let operation = &paths[&path][route.method.to_ascii_lowercase()];
             assert_eq!(operation["summary"], route.summary, "{} {path}", route.method);
-            let is_open = matches!(route.auth, Auth::Landing | Auth::Public);
+            let is_open = matches!(
+                route.auth,
+                Auth::Landing | Auth::Public | Auth::Unclaimed | Auth::Claimed
+            );
             assert_eq!(operation.get("security").is_none(), is_open, "{path}");
             let answers = operation["responses"].as_object().unwrap();
             assert!(answers.contains_key("default") && answers.len() > 1, "{path}");

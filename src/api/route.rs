@@ -44,6 +44,13 @@ pub(super) enum Auth {
     Landing,
     /// Anybody. The list of these is checked in, in `tests/it/security/access.rs`.
     Public,
+    /// Anybody, until the node has an owner: becoming that. Nobody afterwards.
+    Unclaimed,
+    /// Anybody, once it has one: signing in. Before that nobody has an account.
+    Claimed,
+    /// Anybody, while the owner has the node give its bundle to other boxes, which have no account here; else whoever has the scope
+    /// `read`: which version runs is nothing that strangers are told unasked.
+    Offered,
     /// Whoever is signed in or sends a token, whatever its scopes.
     SignedIn,
     /// Whoever has this scope.

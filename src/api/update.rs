@@ -38,6 +38,8 @@ pub(super) struct UpdateBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     before: Option<Version>,
+    /// Whether other boxes may have the bundle that runs.
+    offered: bool,
     /// Where updates come from by themselves, where that was set.
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<ChannelBody>,
@@ -140,6 +142,7 @@ impl From<Updates> for UpdateBody {
             refused: updates.refused.as_ref().map(RefusedBody::from),
             last: updates.last.map(OutcomeBody::from),
             before: updates.before,
+            offered: false,
             channel: None,
         }
     }
@@ -182,6 +185,7 @@ pub(super) async fn status(call: Call) -> Result<Response, Error> {
     let channel = channel::body(&call, &updates.running);
     let body = UpdateBody {
         channel,
+        offered: call.node().bundles().is_offering(),
         ..UpdateBody::from(updates)
     };
     Ok(answer::json(StatusCode::OK, &body))

@@ -21,6 +21,7 @@ mod fetch;
 mod judge;
 mod plan;
 mod record;
+mod redirect;
 mod said;
 mod system;
 #[cfg(test)]

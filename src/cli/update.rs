@@ -84,6 +84,14 @@ enum Command {
         #[command(flatten)]
         place: PlaceArgs,
     },
+    /// Let any box of the network have the bundle that runs, which tells them its version
+    Offer {
+        /// Let them have it no more
+        #[arg(long)]
+        stop: bool,
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
     /// Restart with the version that ran before, and wait until it was judged
     Rollback {
         /// Do not wait until the box is back
@@ -164,6 +172,8 @@ pub(super) struct Status {
     last: Option<Last>,
     #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<String>,
+    #[serde(default)]
+    offered: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) channel: Option<Channel>,
 }
@@ -212,6 +222,11 @@ pub(super) fn run(args: Args, session: &mut Session) -> anyhow::Result<Exit> {
         Command::Status { place } => {
             let status = status(client(&place.open(session, false)?)?)?;
             session.output.result(&status, || said(&status))?;
+            Ok(Exit::Done)
+        }
+        Command::Offer { stop, place } => {
+            let method = if stop { Method::DELETE } else { Method::PUT };
+            client(&place.open(session, false)?)?.send(Request::new(method, "/api/update/offer"))?;
             Ok(Exit::Done)
         }
         Command::Rollback { no_wait, place } => {
@@ -456,6 +471,9 @@ fn said(status: &Status) -> String {
     }
     if let Some(before) = &status.before {
         text.push_str(&format!("\n`refuge update rollback` goes back to {before}"));
+    }
+    if status.offered {
+        text.push_str("\nother boxes may have the bundle that runs");
     }
     if let Some(channel) = &status.channel {
         text.push_str(&format!("\n{}", channel::said(channel)));

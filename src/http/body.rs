@@ -184,8 +184,9 @@ impl Response {
         }
         // A refusal whose explanation cannot be read is a refusal all the same.
         let body = self.collect(REFUSAL_BYTES_MAX).await.unwrap_or_default();
+        let location = self.header("location").map(str::to_owned);
         Err(Error::Refused {
-            refusal: Refusal::new(self.status, body),
+            refusal: Box::new(Refusal::new(self.status, location, body)),
             url: self.url,
         })
     }

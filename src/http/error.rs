@@ -68,7 +68,7 @@ pub enum Error {
         /// The node.
         url: String,
         /// Its answer.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// The answer is not what this version understands.
     #[error("{url} answers what this refuge does not understand ({what}): are both of the same version?")]
@@ -92,6 +92,8 @@ pub struct Refusal {
     pub code: String,
     /// `reason` of the answer: a sentence for people.
     pub reason: String,
+    /// Where else it is, as the server says (RFC 9110, section 10.2.2).
+    pub location: Option<String>,
     /// The answer's bytes, bounded: some refusals carry more.
     pub body: Vec<u8>,
 }
@@ -105,7 +107,7 @@ struct RefusalBody {
 }
 
 impl Refusal {
-    pub(super) fn new(status: StatusCode, body: Vec<u8>) -> Refusal {
+    pub(super) fn new(status: StatusCode, location: Option<String>, body: Vec<u8>) -> Refusal {
         let parsed = serde_json::from_slice(&body).unwrap_or(RefusalBody {
             error: String::new(),
             reason: String::new(),
@@ -114,6 +116,7 @@ impl Refusal {
             status,
             code: parsed.error,
             reason: parsed.reason,
+            location,
             body,
         }
     }
@@ -132,7 +135,7 @@ impl Error {
     /// The node's refusal, where it is one.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
-            Error::Refused { refusal, .. } => Some(refusal),
+            Error::Refused { refusal, .. } => Some(refusal.as_ref()),
             Error::Unreachable { .. }
             | Error::Impostor { .. }
             | Error::Forbidden { .. }

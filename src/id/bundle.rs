@@ -13,7 +13,7 @@ use super::name::text_newtype;
 pub struct BundleName(String);
 
 /// The URL of a bundle: `http[s]://host[:port]/[path][?query]` in visible ASCII, without a name, a password or a fragment; at most
-/// 2,048 bytes.
+/// 4,096 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BundleUrl(String);
 
@@ -29,7 +29,8 @@ pub enum BundleNameError {
 }
 
 const NAME_BYTES_MAX: usize = 128;
-const URL_BYTES_MAX: usize = 2048;
+/// Hosts of releases lead to URLs that are signed, with tokens in them.
+const URL_BYTES_MAX: usize = 4096;
 const ENDING: &str = ".raucb";
 
 impl BundleName {
@@ -52,6 +53,32 @@ impl BundleUrl {
             .find('/')
             .map_or(self.0.len(), |at| host_at + at);
         self.0.split_at(path_at)
+    }
+
+    /// Whether the connection is encrypted.
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https:")
+    }
+
+    /// What a reference means at this URL (RFC 3986, section 5.2), without its fragment; `None` where that is no URL of a bundle.
+    /// `.` and `..` are left to the server.
+    pub fn join(&self, reference: &str) -> Option<BundleUrl> {
+        let reference = reference.split('#').next().unwrap_or_default();
+        let (server, path) = self.split();
+        let path = path.split('?').next().unwrap_or_default();
+        let joined = if reference.starts_with("//") {
+            let scheme = if self.is_https() { "https:" } else { "http:" };
+            format!("{scheme}{reference}")
+        } else if reference.starts_with('/') {
+            format!("{server}{reference}")
+        } else if reference.starts_with('?') {
+            format!("{server}{path}{reference}")
+        } else if reference.split(['/', '?']).next()?.contains(':') {
+            reference.to_owned()
+        } else {
+            format!("{server}{}/{reference}", path.rsplit_once('/')?.0)
+        };
+        joined.parse().ok()
     }
 }
 
@@ -134,6 +161,37 @@ mod tests {
             "https://example.org\\@evil/b",
         ] {
             assert!(bad.parse::<BundleUrl>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_reference_leads_to_another_url() {
+        let url: BundleUrl = "https://example.org:8443/a/b.raucb?x=/y".parse().unwrap();
+        let joined = |reference| url.join(reference).map(|url| url.0);
+        for (reference, expected) in [
+            (
+                "https://cdn.example/c?s=1&t=a:b#x",
+                "https://cdn.example/c?s=1&t=a:b",
+            ),
+            ("http://cdn.example/c", "http://cdn.example/c"),
+            ("//cdn.example/c", "https://cdn.example/c"),
+            ("/c?u=https://d/", "https://example.org:8443/c?u=https://d/"),
+            ("c/d", "https://example.org:8443/a/c/d"),
+            ("?s=1", "https://example.org:8443/a/b.raucb?s=1"),
+        ] {
+            assert_eq!(joined(reference).as_deref(), Some(expected));
+        }
+        for bad in [
+            "ftp://cdn.example/c",
+            "file:/etc/shadow",
+            "https://ann:secret@cdn.example/c",
+            "//ann@cdn.example/c",
+            "https://cdn.example",
+            "https:///c",
+            "//",
+            "c d",
+        ] {
+            assert_eq!(joined(bad), None, "{bad}");
         }
     }
 

@@ -5,14 +5,16 @@
 //! DIR/bundles/next.raucb   what came of it; an interrupted transfer goes on at its end
 //! DIR/bundles/kept.json    the bundle that runs, as a manifest
 //! DIR/bundles/kept.raucb   its bytes
+//! DIR/bundles/offered      empty; while it is there, others may have the bundle that runs
 //! ```
 //!
 //! ```text
-//!  begin ─> Arriving ─> came ──> found (its version, after its signature) ──> settle: it runs ──> kept, offered by parts
+//!  begin ─> Arriving ─> came ──> found (its version, after its signature) ──> settle: it runs ──> kept, to be offered by parts
 //!              └─ cut off: goes on     └─ refused: forgotten                    └─ it does not: forgotten
 //! ```
 //!
-//! What is offered can be read by anybody: a bundle is signed and public. Nothing else can be read by it, as no store is asked.
+//! What is offered can be read by anybody: a bundle is signed and public. But it says which version runs, so that is for the owner to
+//! switch on. Nothing else can be read by it, as no store is asked.
 //! Whatever is damaged here costs a transfer and no more: it is removed.
 
 mod arriving;
@@ -48,6 +50,9 @@ use manifest::{PART_SIZES, Places};
 /// Parts that are on their way to strangers at a time: each is held in memory.
 const READINGS_MAX: usize = 8;
 
+/// While it is there, others may have the bundle that runs.
+const OFFERED: &str = "offered";
+
 /// A manifest is on its way for as many parts as it is long.
 const _: () = assert!(BUNDLE_MANIFEST_BYTES_MAX as u64 <= 8 * BUNDLE_PART_BYTES_MAX);
 
@@ -69,6 +74,8 @@ struct State {
     kept: Option<Arc<Kept>>,
     /// The version that runs and was judged good.
     running: Option<Version>,
+    /// Whether others may have it.
+    is_offering: bool,
     buckets: Buckets,
 }
 
@@ -105,15 +112,17 @@ impl Bundles {
             tracing::warn!(%error, "the bundle that runs is not at hand");
             None
         });
+        let state = State {
+            kept: kept.map(Arc::new),
+            is_offering: matches!(durable::read(&folder.join(OFFERED)), Ok(Some(_))),
+            ..State::default()
+        };
         Bundles {
             inner: Arc::new(Inner {
                 folder,
                 started: Instant::now(),
                 readings: Arc::new(Semaphore::new(READINGS_MAX)),
-                state: Mutex::new(State {
-                    kept: kept.map(Arc::new),
-                    ..State::default()
-                }),
+                state: Mutex::new(state),
             }),
         }
     }
@@ -180,7 +189,33 @@ impl Bundles {
         Ok(())
     }
 
-    /// What others may have: the bundle that runs.
+    /// Whether others may have the bundle that runs, as the owner says. Does not block.
+    pub fn is_offering(&self) -> bool {
+        self.state().is_offering
+    }
+
+    /// Says whether they may. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::Internal`]: it is as before.
+    pub async fn offer(&self, is_offering: bool) -> Result<(), Error> {
+        let bundles = self.clone();
+        db::crossing(move || {
+            let path = bundles.inner.folder.join(OFFERED);
+            match is_offering {
+                true => {
+                    durable::create_folder(&bundles.inner.folder).map_err(|error| Error::io(&path, error))?;
+                    durable::replace(&path, b"")?;
+                }
+                false => durable::remove(&path)?,
+            }
+            bundles.state().is_offering = is_offering;
+            Ok(())
+        })
+        .await
+    }
+
+    /// What others may have, where the owner says so: the bundle that runs.
     pub fn offered(&self) -> Option<BundleManifest> {
         self.offering().map(|kept| kept.manifest.clone())
     }

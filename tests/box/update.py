@@ -273,6 +273,7 @@ def arrives_from_a_stick(box, systems):
 def arrives_from_another_box(box, systems, setting, line):
     """A second box that runs the old version, which it got as a bundle, takes the new one from the first."""
     arrives(box, systems.folder / "next.raucb")
+    box.run("update", "offer")
     other = Box("other", setting)
     other.put_part(systems.base, SLOT_A)
     other.machine.start().wait_ready(PATIENCE_S)

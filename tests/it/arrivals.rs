@@ -188,8 +188,9 @@ impl TestBox {
         restarted
     }
 
-    /// Waits until the bundle that runs was cut into parts.
+    /// Waits until the bundle that runs was cut into parts, and lets others have it.
     fn until_offered(&self) {
+        self.runtime.block_on(self.node.bundles().offer(true)).unwrap();
         let ends = Instant::now() + PATIENCE;
         while self.node.bundles().offered().is_none() {
             assert!(Instant::now() < ends, "the bundle is not offered");

@@ -180,11 +180,8 @@ fn beside(url: &BundleUrl, reference: &str) -> Option<BundleUrl> {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"._~+-".contains(&b);
         !part.is_empty() && part != "." && part != ".." && part.bytes().all(fits)
     };
-    let (server, path) = url.split();
-    let path = path.split('?').next().unwrap_or(path);
-    let (folder, _) = path.rsplit_once('/')?;
     let is_inside = reference.split('/').all(is_plain);
-    is_inside.then(|| format!("{server}{folder}/{reference}").parse().ok())?
+    is_inside.then(|| url.join(reference))?
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use self::node::Offer;
 use self::server::Served;
 use self::stamina::Stamina;
 use self::stick::Stick;
+use super::redirect::Astray;
 use crate::board::privileged;
 use crate::http::{Error as HttpError, Range};
 use crate::id::{BlobId, Version};
@@ -278,21 +279,17 @@ impl Failure {
         }
     }
 
-    /// Of a request for `what`.
+    /// Of a request to `from`.
     fn of_request(from: &str, error: HttpError) -> Failure {
-        let reason = error.to_string();
-        let is_passing = match &error {
-            HttpError::Unreachable { .. } | HttpError::Silent { .. } | HttpError::Broken { .. } => true,
-            HttpError::Refused { refusal, .. } => {
-                let status = refusal.status;
-                status.is_server_error() || [408, 429].contains(&status.as_u16())
-            }
-            HttpError::Impostor { .. }
-            | HttpError::Forbidden { .. }
-            | HttpError::Unproven { .. }
-            | HttpError::Unexpected { .. }
-            | HttpError::Tls(_) => false,
-        };
+        Failure::of(from, is_passing(&error), error.to_string())
+    }
+
+    /// Of a request to `from`, and wherever that led to.
+    fn of_astray(from: &str, astray: &Astray) -> Failure {
+        Failure::of(from, astray.http().is_some_and(is_passing), astray.to_string())
+    }
+
+    fn of(from: &str, is_passing: bool, reason: String) -> Failure {
         match is_passing {
             true => Failure::Passing(reason),
             false => Failure::elsewhere(from, reason),
@@ -303,6 +300,22 @@ impl Failure {
     fn elsewhere(from: &str, reason: String) -> Failure {
         let from = from.to_owned();
         Failure::Final(UpdateTrouble::Away { from, reason }.into())
+    }
+}
+
+/// Whether another attempt may end otherwise.
+fn is_passing(error: &HttpError) -> bool {
+    match error {
+        HttpError::Unreachable { .. } | HttpError::Silent { .. } | HttpError::Broken { .. } => true,
+        HttpError::Refused { refusal, .. } => {
+            let status = refusal.status;
+            status.is_server_error() || [408, 429].contains(&status.as_u16())
+        }
+        HttpError::Impostor { .. }
+        | HttpError::Forbidden { .. }
+        | HttpError::Unproven { .. }
+        | HttpError::Unexpected { .. }
+        | HttpError::Tls(_) => false,
     }
 }
 

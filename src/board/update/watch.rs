@@ -7,16 +7,14 @@ use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::channel::{ChannelFile, FILE_BYTES_MAX};
 use super::plan::{Action, Plan, Seen, Setback, Spread};
+use super::redirect::follow;
 use super::zone::{ZONE_BYTES_MAX, day_s};
-use crate::http::{
-    Client, Method, Patience, Proof, Range, Request, Roots, Server, ServerUrl, public_or_listed,
-};
+use crate::http::{Method, Patience, Range, Request};
 use crate::id::{BundleUrl, Version};
 use crate::node::{
     ChannelNews, ChannelSettings, ChannelTrouble, Error, Node, Offer, Step, UpdateTrouble, Updates,
@@ -223,22 +221,10 @@ fn setback(error: &Error) -> Setback {
 }
 
 async fn get(url: &BundleUrl, allowed: &[Range]) -> Result<Vec<u8>, ChannelTrouble> {
-    let (server, path) = url.split();
-    let server: ServerUrl = server.parse().map_err(|error| away(&error))?;
-    let proof = match server.is_https() {
-        true => Proof::Roots(Roots::of_system().map_err(|error| away(&error))?),
-        // Who made the file, its signature says.
-        false => Proof::Nothing,
-    };
-    let server = Server {
-        policy: Some(public_or_listed(allowed.to_vec(), server.is_https())),
-        url: server,
-        proof,
-        credentials: None,
-    };
-    let client = Client::of(server, Handle::current()).map_err(|error| away(&error))?;
-    let request = Request::new(Method::GET, path).patience(Patience::Of(LOOK_WITHIN));
-    let answer = client.ask(request).await.map_err(|error| away(&error))?;
+    let asked = follow(url, allowed, |path| {
+        Request::new(Method::GET, path).patience(Patience::Of(LOOK_WITHIN))
+    });
+    let answer = asked.await.map_err(|astray| away(&astray))?.response;
     let limit = usize::try_from(FILE_BYTES_MAX).unwrap_or(usize::MAX);
     answer.whole(limit).await.map_err(|error| match error {
         crate::http::Error::Unexpected { .. } => ChannelTrouble::TooLarge {

@@ -132,6 +132,18 @@ async fn what_does_not_fit_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn that_others_may_have_it_is_said_by_the_owner_and_known_after_a_restart() {
+    let bench = Bench::new();
+    for is_offering in [true, true, false, false] {
+        let bundles = bench.open();
+        bundles.offer(is_offering).await.unwrap();
+        assert_eq!(bundles.is_offering(), is_offering);
+        assert_eq!(bench.open().is_offering(), is_offering);
+    }
+    assert_eq!(bench.files(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_bundle_that_runs_is_offered_by_its_parts_and_nothing_else_is() {
     let (bench, bytes) = (Bench::new(), noise(1_000_000, 1));
     let bundles = bench.open();

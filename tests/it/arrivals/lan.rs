@@ -108,6 +108,28 @@ fn what_is_older_or_for_another_kind_of_box_is_not_fetched() {
 }
 
 #[test]
+fn s3_a_box_whose_owner_has_not_said_so_tells_no_other_what_it_runs() {
+    let other = TestBox::new("0.0.9").run("0.2.0", &bundle("0.2.0", &noise(500_000, 1)));
+    let one = TestBox::new("0.1.0");
+    let node = other.node.identity().node_id();
+    sees(&one, node, other.https);
+    let source: Source = format!("box:{node}").parse().unwrap();
+    let offers = |is_offering| {
+        let offered = other.node.bundles().offer(is_offering);
+        other.runtime.block_on(offered).unwrap();
+    };
+    offers(false);
+    assert_eq!(one.ask(Order::Check).unwrap(), Done::Bundles(Vec::new()));
+    let refused = one.install(&source).unwrap_err();
+    assert!(refused.to_string().contains("`refuge update offer`"), "{refused}");
+    offers(true);
+    let Done::Bundles(found) = one.ask(Order::Check).unwrap() else {
+        panic!("bundles are listed");
+    };
+    assert_eq!(found[0].source, source);
+}
+
+#[test]
 fn strangers_read_the_bundle_that_runs_and_nothing_else() {
     let file = bundle("0.2.0", &noise(500_000, 1));
     let one = TestBox::new("0.0.9").run("0.2.0", &file);

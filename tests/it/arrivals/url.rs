@@ -26,6 +26,8 @@ struct Served {
     asked: Vec<usize>,
     sent: usize,
     status: u16,
+    /// How often a host of releases led here.
+    led: usize,
 }
 
 impl FileServer {
@@ -40,6 +42,7 @@ impl FileServer {
             asked: Vec::new(),
             sent: 0,
             status: 200,
+            led: 0,
         }));
         let served = Arc::clone(&state);
         std::thread::spawn(move || {
@@ -58,6 +61,28 @@ impl FileServer {
         format!("http://{}/a/refuge.raucb?x=1", self.address)
             .parse()
             .unwrap()
+    }
+
+    /// A host of releases that leads to it, as often as it is asked.
+    fn released(&self) -> Source {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (file, served) = (self.address, Arc::clone(&self.state));
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                let lines = BufReader::new(&connection).lines().map_while(Result::ok);
+                // The head, to its empty line.
+                let _ = lines.take_while(|line| !line.is_empty()).count();
+                served.lock().unwrap().led += 1;
+                let answer = format!(
+                    "HTTP/1.1 302 Found\r\nlocation: http://{file}/a/refuge.raucb?x=1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+                );
+                // Whoever asked may have gone.
+                let _ = connection.write_all(answer.as_bytes());
+            }
+        });
+        format!("http://{address}/releases/refuge.raucb").parse().unwrap()
     }
 
     fn with(&self, change: impl FnOnce(&mut Served)) {
@@ -144,6 +169,19 @@ fn what_is_cut_off_again_and_again_goes_on_and_nothing_is_sent_twice() {
     });
     let restarted = one.restarted("0.2.0");
     restarted.until("the verdict", |updates| updates.step == Step::Idle);
+}
+
+#[test]
+fn a_transfer_that_a_host_of_releases_leads_to_goes_on_as_well() {
+    let file = bundle("0.2.0", &noise(3_000_000, 6));
+    let server = FileServer::of(&file, &[700_000, 1_000_000]);
+    let source = server.released();
+    let one = TestBox::new("0.1.0");
+    assert_eq!(one.install(&source).unwrap(), file);
+    server.with(|served| {
+        assert_eq!(served.asked, [0, 700_000, 1_700_000]);
+        assert_eq!((served.sent, served.led), (file.len(), 3));
+    });
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn the_code_makes_an_owner_once_and_a_wrong_one_does_not() {
     assert!(claimed.contains(&node.ready.node_id), "{claimed}");
     let nodes = desk.path("config/refuge/nodes.toml");
     assert_eq!(fs::metadata(&nodes).unwrap().permissions().mode() & 0o777, 0o600);
-    desk.run(["claim", &url, &code]).refused(1, "has an owner");
+    desk.run(["claim", &url, &code]).refused(7, "has an owner");
     assert!(!node.log().contains(&code), "the code is not logged");
 }
 

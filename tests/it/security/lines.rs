@@ -171,5 +171,5 @@ fn a_claim_by_proof_is_bound_to_the_line_and_answered_with_one() {
     let token = claimed.json()["token"]["token"].as_str().unwrap().to_owned();
     assert_eq!(served.ask("GET", "/blobs").bearer(&token).send().status, 200);
     let again = served.ask("POST", "/api/claim").json(&body).send();
-    assert_eq!(again.status, 400);
+    assert_eq!((again.status, again.code().as_str()), (403, "claimed"));
 }

@@ -1,14 +1,12 @@
-//! A bundle that is a file on a server, with ranges (RFC 9110, section 14): what is there already is not asked for again.
+//! A bundle that is a file on a server, with ranges (RFC 9110, section 14): what is there already is not asked for again. The server
+//! may send elsewhere: the rest comes from whoever had the first byte, and each attempt asks the first server anew, as URLs that a
+//! host of releases leads to end after a while.
 
 use std::time::Duration;
 
-use tokio::runtime::Handle;
-
+use super::super::redirect::follow;
 use super::Failure;
-use crate::http::{
-    Client, Method, Patience, Proof, Range, Request, Response, Roots, Server, ServerUrl, StatusCode,
-    public_or_listed,
-};
+use crate::http::{Client, Method, Patience, Range, Request, Response, StatusCode};
 use crate::id::BundleUrl;
 use crate::node::Arriving;
 
@@ -20,6 +18,7 @@ const MARK_BYTES_MAX: usize = 256;
 
 /// A file that a server has.
 pub(super) struct Served {
+    /// Of the server that has it, and what is asked of that.
     client: Client,
     path: String,
     from: String,
@@ -43,22 +42,14 @@ enum Rest {
 impl Served {
     /// Asks for the first byte, and learns how long the file is.
     pub(super) async fn open(url: &BundleUrl, allowed: &[Range]) -> Result<Served, Failure> {
-        let (server, path) = url.split();
         let from = url.to_string();
-        let client = client(&from, server, allowed)?;
-        let request = Request::new(Method::GET, path)
-            .header("range", "bytes=0-0")
-            .patience(HEAD_WITHIN);
-        let answer = client.ask(request).await.map_err(|error| {
-            let status = error.refusal().map(|refusal| refusal.status);
-            match status.filter(StatusCode::is_redirection) {
-                Some(status) => Failure::elsewhere(
-                    &from,
-                    format!("the server sends elsewhere ({status}): give the URL that it leads to"),
-                ),
-                None => Failure::of_request(&from, error),
-            }
-        })?;
+        let asked = follow(url, allowed, |path| {
+            Request::new(Method::GET, path)
+                .header("range", "bytes=0-0")
+                .patience(HEAD_WITHIN)
+        });
+        let asked = asked.await.map_err(|astray| Failure::of_astray(&from, &astray))?;
+        let (answer, client, path) = (asked.response, asked.client, asked.path);
         let is_plain = answer
             .header("content-encoding")
             .is_none_or(|coding| coding == "identity");
@@ -73,7 +64,7 @@ impl Served {
         };
         Ok(Served {
             mark: mark(answer.header("etag"), answer.header("last-modified")),
-            path: path.to_owned(),
+            path,
             client,
             from,
             whole: (answer.status() == StatusCode::OK).then_some(answer),
@@ -151,24 +142,6 @@ impl Served {
             false => Err(Failure::Passing("the file became another one".to_owned())),
         }
     }
-}
-
-fn client(from: &str, server: &str, allowed: &[Range]) -> Result<Client, Failure> {
-    let parsed: Result<ServerUrl, _> = server.parse();
-    let url = parsed.map_err(|error| Failure::elsewhere(from, error.to_string()))?;
-    let proof = match url.is_https() {
-        true => {
-            Proof::Roots(Roots::of_system().map_err(|error| Failure::elsewhere(from, error.to_string()))?)
-        }
-        false => Proof::Nothing,
-    };
-    let server = Server {
-        policy: Some(public_or_listed(allowed.to_vec(), url.is_https())),
-        url,
-        proof,
-        credentials: None,
-    };
-    Client::of(server, Handle::current()).map_err(|error| Failure::of_request(from, error))
 }
 
 /// How long the file is, of an answer that has its first byte, or all of it.
