@@ -14,6 +14,7 @@ mod button;
 mod error;
 mod led;
 mod lines;
+mod message;
 mod privileged;
 mod profile;
 mod sensors;

@@ -24,15 +24,14 @@ mod stick;
 mod wire;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-
 use super::error::Error;
+use super::message::{Limits, asked, line};
 use crate::id::{BundleName, DiskName};
 use crate::node::DiskTrouble;
 
@@ -51,11 +50,11 @@ const STICK_FOLDER: &str = "/run/refuge/stick";
 /// A node that takes no bytes of a bundle for so long is gone: its card may be slow, or the bundle waits for its turn.
 const TAKEN_WITHIN: Duration = Duration::from_secs(120);
 
-/// Whoever connects sends its line within that time.
-const COMMAND_WITHIN: Duration = Duration::from_secs(10);
-
-/// The longest command, in bytes.
-const COMMAND_BYTES_MAX: u64 = 4096;
+/// A few names, sent at once.
+const COMMAND: Limits = Limits {
+    bytes_max: 4096,
+    within: Duration::from_secs(10),
+};
 
 /// Who may ask, and what the helper works on.
 #[derive(Debug, Clone)]
@@ -96,21 +95,11 @@ impl HelperOptions {
 /// # Errors
 /// [`Error::Stranger`] for whoever may not ask, who gets no answer; [`Error::Helper`] where the connection ends early.
 pub fn help(connection: UnixStream, options: &HelperOptions) -> Result<(), Error> {
-    let peer = getsockopt(&connection, PeerCredentials).map_err(|error| Error::Helper(error.into()))?;
-    if peer.uid() != 0 && peer.uid() != options.user {
-        return Err(Error::Stranger { user: peer.uid() });
-    }
-    answer(connection, options).map_err(Error::Helper)
+    let (command, _) = asked(&connection, options.user, &COMMAND)?;
+    answer(command, connection, options).map_err(Error::Helper)
 }
 
-fn answer(mut connection: UnixStream, options: &HelperOptions) -> io::Result<()> {
-    connection.set_read_timeout(Some(COMMAND_WITHIN))?;
-    let mut line = String::new();
-    BufReader::new(&connection)
-        .take(COMMAND_BYTES_MAX)
-        .read_line(&mut line)?;
-    let command: Command =
-        serde_json::from_str(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+fn answer(command: Command, mut connection: UnixStream, options: &HelperOptions) -> io::Result<()> {
     tracing::info!(?command, "asked");
     let done = perform(command, options);
     if let Err(trouble) = &done {
@@ -121,7 +110,7 @@ fn answer(mut connection: UnixStream, options: &HelperOptions) -> io::Result<()>
         Ok(Done::Content(answer, file)) => (answer, Some(file)),
         Err(trouble) => (Answer::Trouble { trouble }, None),
     };
-    connection.write_all(&wire::line(&answer))?;
+    connection.write_all(&line(&answer))?;
     if let Some(mut file) = bytes {
         connection.set_write_timeout(Some(TAKEN_WITHIN))?;
         io::copy(&mut file, &mut connection)?;

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::board::message::{self, line};
 use crate::id::{BundleName, DiskName, DiskSerial, DiskUuid};
 use crate::node::{Disk, DiskTrouble};
 
@@ -99,21 +100,7 @@ impl Client {
     /// # Errors
     /// What kept it from being done; [`DiskTrouble::NoHelper`].
     pub(in crate::board) async fn ask(&self, command: &Command) -> Result<Answer, DiskTrouble> {
-        let unreachable = |error: io::Error| DiskTrouble::NoHelper {
-            reason: format!("{}: {error}", self.socket.display()),
-        };
-        let asked = timeout(ANSWER_WITHIN, self.exchange(command)).await;
-        let answer = asked
-            .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
-            .map_err(unreachable)?;
-        match answer {
-            Answer::Trouble { trouble } => Err(trouble),
-            Answer::Disks { .. }
-            | Answer::Mounted { .. }
-            | Answer::Bundles { .. }
-            | Answer::Content { .. }
-            | Answer::Done => Ok(answer),
-        }
+        Ok(self.begin(command).await?.0)
     }
 
     /// Has a bundle on a disk of others read, from there on.
@@ -131,57 +118,50 @@ impl Client {
             name: name.clone(),
             from,
         };
-        let unreachable = |error: io::Error| DiskTrouble::NoHelper {
-            reason: format!("{}: {error}", self.socket.display()),
-        };
-        let begun = timeout(ANSWER_WITHIN, self.begin(&command)).await;
-        let (answer, bytes) = begun
-            .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
-            .map_err(unreachable)?;
-        match answer {
-            Answer::Content {
-                size_bytes,
-                changed_s,
-            } => Ok(Content {
+        match self.begin(&command).await? {
+            (
+                Answer::Content {
+                    size_bytes,
+                    changed_s,
+                },
+                bytes,
+            ) => Ok(Content {
                 size_bytes,
                 changed_s,
                 bytes,
             }),
-            Answer::Trouble { trouble } => Err(trouble),
-            Answer::Disks { .. } | Answer::Mounted { .. } | Answer::Bundles { .. } | Answer::Done => {
-                Err(unreachable(io::ErrorKind::InvalidData.into()))
-            }
+            (
+                Answer::Disks { .. }
+                | Answer::Mounted { .. }
+                | Answer::Bundles { .. }
+                | Answer::Done
+                | Answer::Trouble { .. },
+                _,
+            ) => Err(self.unreachable(io::ErrorKind::InvalidData.into())),
         }
     }
 
-    async fn begin(&self, command: &Command) -> io::Result<(Answer, BufReader<UnixStream>)> {
-        let mut connection = UnixStream::connect(&self.socket).await?;
-        connection.write_all(&line(command)).await?;
-        let mut bytes = BufReader::new(connection);
-        let mut answer = Vec::new();
-        (&mut bytes)
-            .take(ANSWER_BYTES_MAX)
-            .read_until(b'\n', &mut answer)
-            .await?;
-        let answer = serde_json::from_slice(&answer)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Ok((answer, bytes))
+    /// The answer, and what may follow it.
+    async fn begin(&self, command: &Command) -> Result<(Answer, BufReader<UnixStream>), DiskTrouble> {
+        let exchange = async {
+            let mut connection = UnixStream::connect(&self.socket).await?;
+            connection.write_all(&line(command)).await?;
+            let mut bytes = BufReader::new(connection);
+            io::Result::Ok((message::next(&mut bytes, ANSWER_BYTES_MAX).await?, bytes))
+        };
+        let exchanged = timeout(ANSWER_WITHIN, exchange).await;
+        match exchanged.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok((Answer::Trouble { trouble }, _)) => Err(trouble),
+            Ok(exchanged) => Ok(exchanged),
+            Err(error) => Err(self.unreachable(error)),
+        }
     }
 
-    async fn exchange(&self, command: &Command) -> io::Result<Answer> {
-        let mut connection = UnixStream::connect(&self.socket).await?;
-        connection.write_all(&line(command)).await?;
-        let mut answer = Vec::new();
-        connection.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-        serde_json::from_slice(&answer).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    fn unreachable(&self, error: io::Error) -> DiskTrouble {
+        DiskTrouble::NoHelper {
+            reason: format!("{}: {error}", self.socket.display()),
+        }
     }
-}
-
-/// A message as it travels.
-pub(in crate::board) fn line(message: &impl Serialize) -> Vec<u8> {
-    let mut line = serde_json::to_vec(message).expect("messages are plain fields");
-    line.push(b'\n');
-    line
 }
 
 #[cfg(test)]

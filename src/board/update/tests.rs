@@ -99,7 +99,7 @@ impl Fake {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let system = self.system.clone();
         let helper = thread::spawn(move || answer_for(theirs, USER(), &system));
-        (&ours).write_all(&wire::line(command)).unwrap();
+        (&ours).write_all(&crate::board::message::line(command)).unwrap();
         let mut answers = Vec::new();
         for line in BufReader::new(&ours).lines() {
             answers.push(serde_json::from_str(&line.unwrap()).unwrap());

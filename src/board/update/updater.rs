@@ -9,26 +9,29 @@
 //! So nobody changes it in between (security row S23).
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::statvfs::statvfs;
 
 use super::judge::{Judge, Seen, Verdict};
 use super::record::{Record, Start, Trial};
 use super::system::{Bundle, System, failed};
-use super::wire::{Answer, Command, LINE_BYTES_MAX, line};
+use super::wire::{Answer, Command, LINE_BYTES_MAX};
 use crate::board::error::Error;
+use crate::board::message::{Limits, asked, line};
 use crate::id::Version;
 use crate::node::{BUNDLE_BYTES_MAX, Slot, UpdateTrouble};
 
-/// Whoever connects sends its line, and then each piece of a bundle, within that time.
-const SENT_WITHIN: Duration = Duration::from_secs(60);
+/// A few reasons; each piece of a bundle may take as long as a command.
+const COMMAND: Limits = Limits {
+    bytes_max: LINE_BYTES_MAX,
+    within: Duration::from_secs(60),
+};
 
 /// What stays free beside a bundle, in bytes: the node's own writes go on meanwhile.
 const FREE_BYTES_LEFT: u64 = 16 * 1024 * 1024;
@@ -72,20 +75,7 @@ pub(super) fn step_of(system: &System, step: UpdaterStep) -> Result<(), UpdateTr
 }
 
 pub(super) fn answer_for(connection: UnixStream, user: u32, system: &System) -> Result<(), Error> {
-    let peer = getsockopt(&connection, PeerCredentials).map_err(|error| Error::Helper(error.into()))?;
-    if peer.uid() != 0 && peer.uid() != user {
-        return Err(Error::Stranger { user: peer.uid() });
-    }
-    let begun = || -> io::Result<_> {
-        connection.set_read_timeout(Some(SENT_WITHIN))?;
-        let mut from = BufReader::new(connection.try_clone()?);
-        let mut line = String::new();
-        (&mut from).take(LINE_BYTES_MAX).read_line(&mut line)?;
-        let command =
-            serde_json::from_str(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        Ok((from, command))
-    };
-    let (mut from, command) = begun().map_err(Error::Helper)?;
+    let (command, mut from) = asked(&connection, user, &COMMAND)?;
     tracing::info!(?command, "asked");
     // Whoever asked may have gone; what was begun is done all the same.
     let tell = |answer: Answer| (&connection).write_all(&line(&answer));

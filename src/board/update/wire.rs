@@ -17,11 +17,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
+use crate::board::message::{self, line};
 use crate::id::Version;
 use crate::node::{Outcome, Slot, UpdateTrouble};
 
@@ -136,7 +137,8 @@ impl Exchange {
     /// # Errors
     /// What the updater was kept by; [`UpdateTrouble::NoHelper`] where it says nothing.
     pub(super) async fn next(&mut self) -> Result<Answer, UpdateTrouble> {
-        let read = timeout(ANSWER_WITHIN, self.read()).await;
+        let read = message::next(&mut self.answers, LINE_BYTES_MAX);
+        let read = timeout(ANSWER_WITHIN, read).await;
         let answer = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         match answer {
             Ok(Answer::Trouble { trouble }) => Err(trouble),
@@ -146,25 +148,6 @@ impl Exchange {
             }),
         }
     }
-
-    async fn read(&mut self) -> io::Result<Answer> {
-        let mut line = Vec::new();
-        (&mut self.answers)
-            .take(LINE_BYTES_MAX)
-            .read_until(b'\n', &mut line)
-            .await?;
-        if line.is_empty() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        serde_json::from_slice(&line).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
-    }
-}
-
-/// A message as it travels.
-pub(super) fn line(message: &impl Serialize) -> Vec<u8> {
-    let mut line = serde_json::to_vec(message).expect("messages are plain fields");
-    line.push(b'\n');
-    line
 }
 
 #[cfg(test)]
