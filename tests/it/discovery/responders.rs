@@ -19,9 +19,10 @@ const STARTED_WITHIN: Duration = Duration::from_secs(60);
 const BUS: &str = r#"
 set -e
 mount -t tmpfs tmpfs /run
-mkdir -p /run/dbus /run/avahi-daemon /run/systemd/resolve /run/systemd/resolved.conf.d /run/systemd/dnssd
+mkdir -p /run/dbus/services /run/avahi-daemon /run/systemd/resolve /run/systemd/resolved.conf.d /run/systemd/dnssd
 cat > /run/dbus/bus.conf <<END
 <busconfig><type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
+<servicedir>/run/dbus/services</servicedir><limit name="service_start_timeout">60000</limit>
 <policy context="default"><allow own="*"/><allow user="*"/><allow send_destination="*"/><allow receive_sender="*"/></policy></busconfig>
 END
 dbus-daemon --config-file=/run/dbus/bus.conf --fork --nopidfile
@@ -34,7 +35,7 @@ echo ready
 exec avahi-publish --service other _refuge._tcp 9999 "id=$OTHER" v=1 claimed=1
 "#;
 
-/// It insists on a user of its own.
+/// It insists on a user of its own. Whoever asks for it by its name on the bus has it started, and is answered once it is there.
 const RESOLVED: &str = r#"
 for names in passwd group; do cp /etc/$names /run/$names; mount --bind /run/$names /etc/$names; done
 echo 'systemd-resolve:x:990:990::/:/bin/false' >> /etc/passwd
@@ -42,11 +43,11 @@ echo 'systemd-resolve:x:990:' >> /etc/group
 chown 990:990 /run/systemd/resolve
 printf '[Resolve]\nMulticastDNS=yes\nLLMNR=no\nDNSStubListener=no\n' > /run/systemd/resolved.conf.d/test.conf
 printf '[Service]\nName=other\nType=_refuge._tcp\nPort=9999\nTxtText=id=%s v=1 claimed=1\n' "$OTHER" > /run/systemd/dnssd/other.dnssd
-$RESOLVED/lib/systemd/systemd-resolved &
-tries=0
-until $RESOLVED/usr/bin/resolvectl mdns $LAN yes; do tries=$((tries + 1)); [ $tries -lt 300 ]; sleep 0.1; done
+printf '[D-BUS Service]\nName=org.freedesktop.resolve1\nUser=root\nExec=%s/lib/systemd/systemd-resolved\n' "$RESOLVED" \
+    > /run/dbus/services/org.freedesktop.resolve1.service
+SYSTEMD_BUS_TIMEOUT=60 $RESOLVED/usr/bin/resolvectl mdns $LAN yes
 echo ready
-wait
+exec tail --follow /dev/null
 "#;
 
 /// A resolver on a host of the network; ends with everything it started when dropped.
