@@ -260,7 +260,9 @@ pub(super) fn update_outcome(trouble: &node::UpdateTrouble) -> (StatusCode, &'st
         node::UpdateTrouble::Away { .. } => (StatusCode::BAD_GATEWAY, "bundle_away"),
         node::UpdateTrouble::Bundle { .. } => (StatusCode::CONFLICT, "bad_bundle"),
         node::UpdateTrouble::OtherBoard { .. } => (StatusCode::CONFLICT, "other_board"),
-        node::UpdateTrouble::Older { .. } => (StatusCode::CONFLICT, "older_version"),
+        node::UpdateTrouble::Older { .. } | node::UpdateTrouble::Withheld { .. } => {
+            (StatusCode::CONFLICT, "older_version")
+        }
         node::UpdateTrouble::NothingBefore => (StatusCode::CONFLICT, "nothing_before"),
         node::UpdateTrouble::Failed { .. } | node::UpdateTrouble::NoHelper { .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "update_failed")

@@ -19,6 +19,7 @@
 mod channel;
 mod fetch;
 mod judge;
+mod own;
 mod plan;
 mod record;
 mod redirect;
@@ -39,7 +40,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 pub use updater::{UpdaterStep, answer, step};
 
-use self::fetch::{Found, Own, Ways};
+use self::fetch::{Found, Ways};
+use self::own::Own;
 use self::watch::{Duty, Watch};
 use self::wire::{Answer, Client, Command, Exchange};
 use super::{Ended, privileged};
@@ -241,6 +243,7 @@ impl Updating {
             running: self.updates.running.clone(),
             compatible: self.updates.compatible.clone(),
             may_be_older,
+            channel: self.node.channel().newest(),
         }
     }
 
@@ -303,7 +306,8 @@ impl Updating {
             .updater
             .begin(&Command::Install {
                 size_bytes,
-                may_be_older: wanted.may_be_older,
+                may_be_older: own.may_be_older,
+                channel: own.channel.clone(),
             })
             .await?;
         // Ready, or why not.

@@ -70,7 +70,7 @@ enum Command {
         /// The bundle: a file, a URL, usb:NAME or box:NODE-ID as `refuge update check --near` lists them, or the id of a blob that the box has; without it, what the channel has
         #[arg(value_name = "FILE|URL|usb:NAME|box:NODE-ID|ID")]
         bundle: Option<String>,
-        /// Also where it is no newer than what runs
+        /// Also where it is no newer than what runs, or older than what the channel has
         #[arg(long)]
         allow_older: bool,
         /// Do not wait until the box is back

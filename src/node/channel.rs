@@ -5,6 +5,7 @@
 //! {"format":1,
 //!  "settings":{"url":"https://updates.example.org/refuge/channel","key":"ed25519;…","automatic":true,"window":"02:00-05:00"},
 //!  "seen":{"key":"ed25519;…","serial":7,"digest":"blake3;…"},
+//!  "newest":"0.2.0",
 //!  "heard_s":1796000000,
 //!  "left":["0.2.0"]}
 //! ```
@@ -171,6 +172,8 @@ struct State {
     format: u32,
     settings: Option<ChannelSettings>,
     seen: Option<ChannelSeen>,
+    /// What that had for this box.
+    newest: Option<Version>,
     /// When a file was believed last, or the channel was set.
     heard_s: i64,
     /// Versions that the box came back from, the oldest first.
@@ -200,6 +203,7 @@ impl Default for State {
             format: FORMAT,
             settings: None,
             seen: None,
+            newest: None,
             heard_s: 0,
             left: Vec::new(),
         }
@@ -256,7 +260,9 @@ impl Channel {
             if !is_same {
                 state.heard_s = heard_s;
             }
-            state.seen.take_if(|seen| seen.key != settings.key);
+            if state.seen.take_if(|seen| seen.key != settings.key).is_some() {
+                state.newest = None;
+            }
             state.settings = Some(settings);
         })
         .await?;
@@ -284,11 +290,18 @@ impl Channel {
         self.state().seen.clone()
     }
 
-    /// Takes note of a file that is believed, before anything that it says is done. Durable on return.
+    /// The version that the channel had for this box when it was believed last, where one is set: an older one is not installed, from
+    /// wherever it comes, unless the owner says so.
+    pub fn newest(&self) -> Option<Version> {
+        let state = self.state();
+        state.newest.clone().filter(|_| state.settings.is_some())
+    }
+
+    /// Takes note of a file that is believed, and of what it has for this box, before anything that it says is done. Durable on return.
     ///
     /// # Errors
     /// As [`Channel::set`]: do not do what it says.
-    pub async fn believe(&self, seen: ChannelSeen) -> Result<(), Error> {
+    pub async fn believe(&self, seen: ChannelSeen, newest: Option<Version>) -> Result<(), Error> {
         let heard_s = unix_s(self.now());
         self.change(move |state| {
             // Another look may have believed a newer one meanwhile.
@@ -298,6 +311,7 @@ impl Channel {
                 .is_none_or(|before| before.key != seen.key || before.serial <= seen.serial)
             {
                 state.seen = Some(seen);
+                state.newest = newest;
             }
             state.heard_s = heard_s;
         })

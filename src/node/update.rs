@@ -136,6 +136,16 @@ pub enum UpdateTrouble {
         /// What runs.
         running: Version,
     },
+    /// The channel of the box has a newer one.
+    #[error(
+        "the bundle is version {version}, and the channel has {channel}: say that it may be older if you mean that"
+    )]
+    Withheld {
+        /// What is in it.
+        version: Version,
+        /// What the channel has.
+        channel: Version,
+    },
     /// Nothing can be gone back to.
     #[error("there is nothing to go back to: the other slot holds no system that was good")]
     NothingBefore,

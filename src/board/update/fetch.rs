@@ -21,10 +21,11 @@ use self::node::Offer;
 use self::server::Served;
 use self::stamina::Stamina;
 use self::stick::Stick;
+use super::own::Own;
 use super::redirect::Astray;
 use crate::board::privileged;
 use crate::http::{Error as HttpError, Range};
-use crate::id::{BlobId, Version};
+use crate::id::BlobId;
 use crate::node::{Arriving, Available, Coming, Error, Node, Progress, Reading, Source, UpdateTrouble};
 
 /// As long as a bundle may take altogether: one of 48 MiB comes at 2 KiB a second.
@@ -37,14 +38,6 @@ pub(super) struct Ways {
     pub(super) allowed: Vec<Range>,
     /// Who reads disks.
     pub(super) helper: privileged::Client,
-}
-
-/// What this box is, to know what to fetch for it.
-#[derive(Debug, Clone)]
-pub(super) struct Own {
-    pub(super) running: Version,
-    pub(super) compatible: String,
-    pub(super) may_be_older: bool,
 }
 
 /// A bundle that was found and of which nothing came yet.
@@ -119,7 +112,7 @@ impl Ways {
             }
             Source::Node { node, at } => {
                 let offer = Offer::open(&self.node, *node, at.as_ref(), &self.allowed).await?;
-                offer.fits(own)?;
+                offer.fits(own).map_err(Error::from)?;
                 let manifest = offer.manifest();
                 let (size_bytes, blob) = (manifest.size_bytes, manifest.blob);
                 (

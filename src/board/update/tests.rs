@@ -117,6 +117,7 @@ impl Fake {
         let command = Command::Install {
             size_bytes,
             may_be_older,
+            channel: None,
         };
         self.ask(&command, bundle)
     }
@@ -216,6 +217,7 @@ fn s23_what_is_not_taken_leaves_slots_and_boot_state_alone() {
     let command = Command::Install {
         size_bytes: 1000,
         may_be_older: false,
+        channel: None,
     };
     let cut = fake.ask(&command, &bundle("0.2.0"));
     assert!(matches!(cut.last(), Some(Answer::Trouble { .. })), "{cut:?}");
@@ -223,6 +225,7 @@ fn s23_what_is_not_taken_leaves_slots_and_boot_state_alone() {
     let huge = Command::Install {
         size_bytes: u64::MAX,
         may_be_older: false,
+        channel: None,
     };
     assert!(matches!(fake.ask(&huge, b"")[..], [Answer::Trouble { .. }]));
     assert_eq!(
@@ -358,10 +361,29 @@ fn a_system_that_never_came_up_is_told_of_by_the_old_one() {
     );
 }
 
-/// The node's side as well, with a bundle in its store.
-#[tokio::test]
-async fn the_node_has_a_bundle_of_its_store_installed_and_tells_how_far_it_is() {
-    let fake = Fake::new();
+/// The helper's side of a stick, which has these bundles at its top.
+fn serve_stick(socket: PathBuf, files: &[(&'static str, Vec<u8>)]) {
+    let listener = UnixListener::bind(socket).unwrap();
+    let files = files.to_vec();
+    // Ends with the test's process.
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let mut line = String::new();
+            BufReader::new(&connection).read_line(&mut line).unwrap();
+            let asked: serde_json::Value = serde_json::from_str(&line).unwrap();
+            assert_eq!((&asked["command"], &asked["from"]), (&"read".into(), &0.into()));
+            let (_, bytes) = files.iter().find(|(name, _)| asked["name"] == *name).unwrap();
+            let size_bytes = bytes.len();
+            let head = format!("{{\"answer\":\"content\",\"size_bytes\":{size_bytes},\"changed_s\":1}}\n");
+            // The node may have heard enough.
+            let _ = connection.write_all(&[head.as_bytes(), bytes].concat());
+        }
+    });
+}
+
+/// What `owner` does beside the node's side and root's.
+async fn beside<T>(fake: &Fake, node: &Node, owner: impl Future<Output = T>) -> T {
     let socket = fake.at("updater.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     let system = fake.system.clone();
@@ -372,10 +394,6 @@ async fn the_node_has_a_bundle_of_its_store_installed_and_tells_how_far_it_is() 
             thread::spawn(move || answer_for(connection.unwrap(), USER(), &system));
         }
     });
-    let node = Node::open(node::Options::new(fake.at("node"))).unwrap();
-    let main = node.stores().get(&StoreName::main()).unwrap();
-    let put = |version| main.put(Bytes::from(bundle(version)), Class::Pinned, None);
-    let (older, newer) = (put("0.0.1").await.unwrap(), put("0.2.0").await.unwrap());
     let mut desk = node.board().orders().unwrap();
     let (orders, taken) = mpsc::channel(1);
     let reach = Reach {
@@ -385,47 +403,58 @@ async fn the_node_has_a_bundle_of_its_store_installed_and_tells_how_far_it_is() 
         localtime: fake.at("localtime"),
     };
     let updating = Updating::run(node.clone(), reach, taken);
-    let install = |blob| {
-        let wanted = Installation {
-            source: Source::Blob {
-                store: StoreName::main(),
-                blob,
-            },
-            may_be_older: false,
-        };
-        let node = node.clone();
-        async move { node.board().ask(Order::Install(wanted)).await }
-    };
-    let until = |is_so: fn(&Updates) -> bool| {
-        let node = node.clone();
-        async move {
-            loop {
-                match node.board().updates().filter(is_so) {
-                    Some(updates) => return updates,
-                    None => tokio::task::yield_now().await,
-                }
-            }
-        }
-    };
     let passed_on = async {
         while let Some(asked) = desk.recv().await {
             orders.send(asked).await.unwrap();
         }
     };
-    let owner = async {
-        let updates = until(|_| true).await;
-        assert_eq!((updates.step, updates.slot), (Step::Idle, Slot::A));
-        install(older.id).await.unwrap();
-        let updates = until(|updates| updates.refused.is_some() && updates.step == Step::Idle).await;
-        assert!(matches!(updates.refused, Some(UpdateTrouble::Older { .. })));
-        install(newer.id).await.unwrap();
-        let updates = until(|updates| updates.step == Step::Restarting).await;
-        assert_eq!(updates.refused, None);
-    };
     tokio::select! {
-        () = owner => {}
+        done = owner => done,
         ended = updating => panic!("the edge ended: {ended:?}"),
         () = passed_on => panic!("the desk ended"),
     }
+}
+
+async fn until_told(node: &Node, is_so: impl Fn(&Updates) -> bool) -> Updates {
+    loop {
+        match node.board().updates().filter(&is_so) {
+            Some(updates) => return updates,
+            None => tokio::task::yield_now().await,
+        }
+    }
+}
+
+/// What comes of an update: `None` where the box restarts.
+async fn install(node: &Node, source: Source, may_be_older: bool) -> Option<UpdateTrouble> {
+    let wanted = Installation { source, may_be_older };
+    node.board().ask(Order::Install(wanted)).await.unwrap();
+    let is_over = |updates: &Updates| {
+        updates.step == Step::Restarting || (updates.step == Step::Idle && updates.refused.is_some())
+    };
+    until_told(node, is_over).await.refused
+}
+
+/// The node's side as well, with a bundle in its store.
+#[tokio::test]
+async fn the_node_has_a_bundle_of_its_store_installed_and_tells_how_far_it_is() {
+    let fake = Fake::new();
+    let node = Node::open(node::Options::new(fake.at("node"))).unwrap();
+    let main = node.stores().get(&StoreName::main()).unwrap();
+    let put = async |version| {
+        let put = main.put(Bytes::from(bundle(version)), Class::Pinned, None).await;
+        Source::Blob {
+            store: StoreName::main(),
+            blob: put.unwrap().id,
+        }
+    };
+    let (older, newer) = (put("0.0.1").await, put("0.2.0").await);
+    let owner = async {
+        let updates = until_told(&node, |_| true).await;
+        assert_eq!((updates.step, updates.slot), (Step::Idle, Slot::A));
+        let refused = install(&node, older, false).await;
+        assert!(matches!(refused, Some(UpdateTrouble::Older { .. })));
+        assert_eq!(install(&node, newer, false).await, None);
+    };
+    beside(&fake, &node, owner).await;
     assert_eq!(fake.text("slot").as_bytes(), bundle("0.2.0"));
 }

@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 use nix::sys::statvfs::statvfs;
 
 use super::judge::{Judge, Seen, Verdict};
+use super::own::Own;
 use super::record::{Record, Start, Trial};
-use super::system::{Bundle, System, failed};
+use super::system::{System, failed};
 use super::wire::{Answer, Command, LINE_BYTES_MAX};
 use crate::board::error::Error;
 use crate::board::message::{Limits, asked, line};
-use crate::id::Version;
 use crate::node::{BUNDLE_BYTES_MAX, Slot, UpdateTrouble};
 
 /// A few reasons; each piece of a bundle may take as long as a command.
@@ -102,13 +102,20 @@ fn perform(
         Command::Install {
             size_bytes,
             may_be_older,
+            channel,
         } => {
             let _alone = alone(system)?;
             let receive = |file: &Path, tell: &mut dyn FnMut(Answer)| {
                 tell(Answer::Ready);
                 receive(file, size_bytes, from)
             };
-            install(system, size_bytes, may_be_older, receive, tell)
+            let own = Own {
+                running: system.version()?,
+                compatible: system.compatible()?,
+                may_be_older,
+                channel,
+            };
+            install(system, size_bytes, own, receive, tell)
         }
         Command::Rollback => {
             let _alone = alone(system)?;
@@ -165,19 +172,18 @@ fn judged(system: &System) -> Result<(Record, Slot), UpdateTrouble> {
 fn install(
     system: &System,
     size_bytes: u64,
-    may_be_older: bool,
+    own: Own,
     receive: impl FnOnce(&Path, &mut dyn FnMut(Answer)) -> io::Result<()>,
     tell: &mut impl FnMut(Answer),
 ) -> Result<Answer, UpdateTrouble> {
     let (record, slot) = judged(system)?;
-    let running = system.version()?;
     system.make_folder()?;
     let staged = Staged::new(&system.folder);
     has_room(&system.folder, size_bytes)?;
     receive(&staged.0, tell).map_err(|error| failed(&"transfer", &error))?;
     tell(Answer::Checking);
     let bundle = system.check(&staged.0)?;
-    fits(&bundle, &running, &system.compatible()?, may_be_older)?;
+    own.takes(&bundle.compatible, &bundle.version)?;
     tell(Answer::Found {
         version: bundle.version.clone(),
     });
@@ -188,7 +194,7 @@ fn install(
     let trial = Trial {
         slot: slot.other(),
         version: bundle.version,
-        from: running,
+        from: own.running,
         lan_answered: system.gateway_answers(),
         is_armed: false,
         reasons: Vec::new(),
@@ -222,23 +228,6 @@ fn begin(system: &System, record: Record, trial: Trial) -> Result<Answer, Update
     }))?;
     system.restart()?;
     Ok(Answer::Restarting)
-}
-
-/// Whether the bundle is for this box, and newer than what runs.
-fn fits(bundle: &Bundle, running: &Version, own: &str, may_be_older: bool) -> Result<(), UpdateTrouble> {
-    if bundle.compatible != own {
-        return Err(UpdateTrouble::OtherBoard {
-            compatible: bundle.compatible.clone(),
-            own: own.to_owned(),
-        });
-    }
-    if bundle.version <= *running && !may_be_older {
-        return Err(UpdateTrouble::Older {
-            version: bundle.version.clone(),
-            running: running.clone(),
-        });
-    }
-    Ok(())
 }
 
 fn has_room(folder: &Path, size_bytes: u64) -> Result<(), UpdateTrouble> {

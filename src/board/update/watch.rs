@@ -134,8 +134,10 @@ impl Watch {
         let got = timeout(LOOK_WITHIN, get(&settings.url, &self.allowed)).await;
         let bytes = got.unwrap_or_else(|_| Err(away("it does not answer in time")))?;
         let file = ChannelFile::read(&bytes, settings.key, channel.seen().as_ref(), channel.now())?;
-        channel.believe(file.seen.clone()).await?;
-        Ok(file.offer(&updates.compatible, &settings.url)?)
+        let offer = file.offer(&updates.compatible, &settings.url);
+        let version = offer.as_ref().ok().map(|offer| offer.version.clone());
+        channel.believe(file.seen, version).await?;
+        Ok(offer?)
     }
 
     /// What came of [`Duty::Fetch`].
@@ -210,7 +212,10 @@ fn setback(error: &Error) -> Setback {
     let is_for_ever = matches!(
         error,
         Error::Update(
-            UpdateTrouble::Bundle { .. } | UpdateTrouble::OtherBoard { .. } | UpdateTrouble::Older { .. }
+            UpdateTrouble::Bundle { .. }
+                | UpdateTrouble::OtherBoard { .. }
+                | UpdateTrouble::Older { .. }
+                | UpdateTrouble::Withheld { .. }
         )
     );
     if is_for_ever {

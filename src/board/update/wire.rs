@@ -44,6 +44,9 @@ pub(super) enum Command {
         size_bytes: u64,
         /// Whether it may be no newer than what runs.
         may_be_older: bool,
+        /// The version that the channel has; older ones may no more be installed than those no newer than what runs.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        channel: Option<Version>,
     },
     /// Start from what ran before.
     Rollback,
@@ -160,6 +163,7 @@ mod tests {
         let install = Command::Install {
             size_bytes: 36_700_160,
             may_be_older: false,
+            channel: None,
         };
         let text = "{\"command\":\"install\",\"size_bytes\":36700160,\"may_be_older\":false}\n";
         assert_eq!(String::from_utf8(line(&install)).unwrap(), text);

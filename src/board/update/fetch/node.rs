@@ -10,7 +10,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use super::{Failure, Own};
+use super::super::own::Own;
+use super::Failure;
 use crate::http::{
     AddressPolicy, Client, Error as HttpError, Method, NodeUrl, Patience, Proof, Range, Request, Server,
     Trust, near_or_listed, public_or_listed,
@@ -117,26 +118,8 @@ impl Offer {
     }
 
     /// Whether it is worth fetching: its signature is not known yet, but what the box says of it should be right.
-    pub(super) fn fits(&self, own: &Own) -> Result<(), Failure> {
-        if self.manifest.compatible != own.compatible {
-            return Err(Failure::Final(
-                UpdateTrouble::OtherBoard {
-                    compatible: self.manifest.compatible.clone(),
-                    own: own.compatible.clone(),
-                }
-                .into(),
-            ));
-        }
-        if self.manifest.version <= own.running && !own.may_be_older {
-            return Err(Failure::Final(
-                UpdateTrouble::Older {
-                    version: self.manifest.version.clone(),
-                    running: own.running.clone(),
-                }
-                .into(),
-            ));
-        }
-        Ok(())
+    pub(super) fn fits(&self, own: &Own) -> Result<(), UpdateTrouble> {
+        own.takes(&self.manifest.compatible, &self.manifest.version)
     }
 
     /// Brings the parts that are not there yet: what came before, what the bundle that runs has, and the rest from the box.

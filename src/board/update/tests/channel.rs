@@ -338,3 +338,50 @@ async fn where_the_owner_wants_it_so_nothing_is_fetched() {
     };
     beside(&fake, &node, owner).await;
 }
+
+/// A stick is brought by hand and has no channel on it: what the channel said counts for it as well.
+#[tokio::test]
+async fn s24_what_is_older_than_the_channel_has_is_installed_from_a_stick_by_the_owners_word_alone() {
+    let (fake, files) = (Fake::new(), Files::new());
+    let on_stick = [("old.raucb", bundle("0.2.0")), ("new.raucb", bundle("0.3.0"))];
+    serve_stick(fake.at("helper.sock"), &on_stick);
+    let stick = |name: &str| format!("usb:sda1/{name}").parse::<Source>().unwrap();
+    files.put("/channel", offering(7, "0.3.0", b"bundle"));
+    let node = open(&fake);
+    node.channel().set(files.settings(false)).await.unwrap();
+    looks(&fake, &node).await.unwrap();
+    assert_eq!(node.channel().newest(), Some(version("0.3.0")));
+    // Removed it says nothing; set anew it has not forgotten, nor after a restart, whoever shows it an older file.
+    node.channel().remove().await.unwrap();
+    assert_eq!(node.channel().newest(), None);
+    node.channel().set(files.settings(false)).await.unwrap();
+    drop(node);
+    files.put("/channel", offering(6, "0.1.5", b"bundle"));
+    let node = open(&fake);
+    assert!(looks(&fake, &node).await.is_err());
+    let owner = async {
+        until_told(&node, |_| true).await;
+        let withheld = Some(UpdateTrouble::Withheld {
+            version: version("0.2.0"),
+            channel: version("0.3.0"),
+        });
+        assert_eq!(install(&node, stick("old.raucb"), false).await, withheld);
+        assert_eq!(fake.text("slot") + &fake.text("boot-state"), "");
+        assert_eq!(install(&node, stick("new.raucb"), false).await, None);
+    };
+    beside(&fake, &node, owner).await;
+    assert_eq!(fake.text("slot").as_bytes(), bundle("0.3.0"));
+    // Whoever means it, on another box.
+    let fake = Fake::new();
+    serve_stick(fake.at("helper.sock"), &on_stick);
+    let node = open(&fake);
+    node.channel().set(files.settings(false)).await.unwrap();
+    files.put("/channel", offering(8, "0.3.0", b"bundle"));
+    looks(&fake, &node).await.unwrap();
+    let owner = async {
+        until_told(&node, |_| true).await;
+        assert_eq!(install(&node, stick("old.raucb"), true).await, None);
+    };
+    beside(&fake, &node, owner).await;
+    assert_eq!(fake.text("slot").as_bytes(), bundle("0.2.0"));
+}
