@@ -16,8 +16,8 @@ use crate::http::{
 };
 use crate::id::BundleUrl;
 
-/// Where to, at most: a host of releases, the one that it moved to, and a store of files with its mirrors.
-const REDIRECTS_MAX: usize = 5;
+/// A host of releases leads to its store of files, and may have moved itself. Security row S17 allows no more.
+const REDIRECTS_MAX: usize = 2;
 
 /// What asks for the file, at a path.
 pub(super) type Ask = fn(path: &str) -> Request;
