@@ -37,4 +37,4 @@ pub use tls::Trust;
 pub use url::{NodeUrl, NodeUrlError, Token};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

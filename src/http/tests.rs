@@ -54,7 +54,7 @@ fn listeners<const COUNT: usize>(addresses: [Ipv4Addr; COUNT]) -> (u16, [TcpList
 }
 
 /// The head of a request; empty where there was none.
-fn answered(mut stream: impl Read + Write, answer: &str) -> String {
+pub(crate) fn answered(mut stream: impl Read + Write, answer: &str) -> String {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read(&mut byte) {
@@ -62,6 +62,7 @@ fn answered(mut stream: impl Read + Write, answer: &str) -> String {
             _ => return String::new(),
         }
     }
+    // Whoever asked may have gone.
     let _ = stream.write_all(answer.as_bytes());
     let _ = stream.flush();
     String::from_utf8(head).unwrap()

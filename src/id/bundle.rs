@@ -63,9 +63,9 @@ impl BundleUrl {
     /// What a reference means at this URL (RFC 3986, section 5.2), without its fragment; `None` where that is no URL of a bundle.
     /// `.` and `..` are left to the server.
     pub fn join(&self, reference: &str) -> Option<BundleUrl> {
-        let reference = reference.split('#').next().unwrap_or_default();
+        let reference = before(reference, '#');
         let (server, path) = self.split();
-        let path = path.split('?').next().unwrap_or_default();
+        let path = before(path, '?');
         let joined = if reference.starts_with("//") {
             let scheme = if self.is_https() { "https:" } else { "http:" };
             format!("{scheme}{reference}")
@@ -80,6 +80,11 @@ impl BundleUrl {
         };
         joined.parse().ok()
     }
+}
+
+/// What stands before the mark; all of it where there is none.
+fn before(text: &str, mark: char) -> &str {
+    text.split_once(mark).map_or(text, |(before, _)| before)
 }
 
 impl FromStr for BundleName {

@@ -407,6 +407,7 @@ def goes_back(box, bundle, words, starts, most_s):
 
 
 def hung_init(systems):
+    """A program that does nothing for ever, to stand for init in the guest."""
     file = systems.folder / "hung-init"
     file.write_text("#!/bin/sh\nwhile :; do sleep 1000; done\n")
     return file

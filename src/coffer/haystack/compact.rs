@@ -225,11 +225,23 @@ fn body_of(volume: &Volume, offset: u64, header: &Header) -> Result<Vec<u8>, Err
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::super::{Haystack, HaystackOptions};
     use super::{Found, Kind, PAGE_BYTES, Scan, compact_one, keep_tombstone, pointing_at};
     use crate::coffer::backend::{Backend, Class, read_whole};
     use crate::coffer::frame::{Compression, Packed};
     use crate::id::BlobId;
+
+    /// A store whose volumes hold some 20 blobs each.
+    fn small_volumes(folder: &Path) -> Haystack {
+        let options = HaystackOptions {
+            volume_bytes: 64 * 1024,
+            compression: Compression::OFF,
+            ..HaystackOptions::default()
+        };
+        Haystack::open(folder, options).unwrap()
+    }
 
     fn append(store: &Haystack, blobs: std::ops::Range<u8>) -> Vec<BlobId> {
         let batch: Vec<Packed> = blobs
@@ -249,12 +261,7 @@ mod tests {
     #[test]
     fn what_waits_for_its_flush_in_a_full_volume_outlives_the_volume() {
         let dir = tempfile::tempdir().unwrap();
-        let options = HaystackOptions {
-            volume_bytes: 64 * 1024,
-            compression: Compression::OFF,
-            ..HaystackOptions::default()
-        };
-        let store = Haystack::open(dir.path(), options.clone()).unwrap();
+        let store = small_volumes(dir.path());
         let dead = append(&store, 0..15);
         store.delete(&dead).unwrap();
         let mut ids = append(&store, 20..40);
@@ -266,19 +273,14 @@ mod tests {
         store.flush().unwrap();
         all_readable(&store, &ids);
         drop(store);
-        all_readable(&Haystack::open(dir.path(), options).unwrap(), &ids);
+        all_readable(&small_volumes(dir.path()), &ids);
         assert!(!dir.path().join("volumes/00000000.vol").exists());
     }
 
     #[test]
     fn a_volume_is_named_by_the_index_until_its_blobs_have_moved() {
         let dir = tempfile::tempdir().unwrap();
-        let options = HaystackOptions {
-            volume_bytes: 64 * 1024,
-            compression: Compression::OFF,
-            ..HaystackOptions::default()
-        };
-        let store = Haystack::open(dir.path(), options).unwrap();
+        let store = small_volumes(dir.path());
         append(&store, 0..40);
         store.flush().unwrap();
         let volume = store.core.volumes.get(0).unwrap().unwrap();
@@ -291,12 +293,7 @@ mod tests {
     #[test]
     fn a_volume_that_the_index_still_names_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let options = HaystackOptions {
-            volume_bytes: 64 * 1024,
-            compression: Compression::OFF,
-            ..HaystackOptions::default()
-        };
-        let store = Haystack::open(dir.path(), options).unwrap();
+        let store = small_volumes(dir.path());
         let ids = append(&store, 0..40);
         store.flush().unwrap();
         let volume = store.core.volumes.get(0).unwrap().unwrap();
@@ -315,11 +312,7 @@ mod tests {
     #[test]
     fn a_tombstone_that_moves_while_its_blob_is_streamed_anew_does_not_hide_the_blob() {
         let dir = tempfile::tempdir().unwrap();
-        let options = HaystackOptions {
-            volume_bytes: 64 * 1024,
-            ..HaystackOptions::default()
-        };
-        let store = Haystack::open(dir.path(), options).unwrap();
+        let store = small_volumes(dir.path());
         append(&store, 0..40);
         let mut incoming = store.begin(Class::Part).unwrap();
         incoming.write(&vec![7; 2 * 1024 * 1024]).unwrap();

@@ -1,6 +1,5 @@
 //! Where a request is led to, over real connections.
 
-use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -10,6 +9,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
 use crate::http::Method;
+use crate::http::tests::answered;
 
 const DONE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
 
@@ -52,20 +52,6 @@ impl TestServer {
     fn url(&self, path: &str) -> String {
         format!("{}://127.0.0.1:{}{path}", self.scheme, self.port)
     }
-}
-
-fn answered(mut stream: impl Read + Write, answer: &str) -> String {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read(&mut byte) {
-            Ok(1) => head.push(byte[0]),
-            _ => return String::new(),
-        }
-    }
-    // Whoever asked may have gone.
-    let _ = stream.write_all(answer.as_bytes());
-    let _ = stream.flush();
-    String::from_utf8(head).unwrap()
 }
 
 fn to(location: &str) -> String {
