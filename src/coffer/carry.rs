@@ -80,7 +80,6 @@ impl Carrier<'_> {
         &self,
         commit: impl FnOnce() -> Result<(), E>,
     ) -> Result<Arc<dyn Backend>, E> {
-        self.from.follow();
         let done = self.follow_and_exchange(commit);
         self.from.unfollow();
         done
@@ -90,6 +89,7 @@ impl Carrier<'_> {
         &self,
         commit: impl FnOnce() -> Result<(), E>,
     ) -> Result<Arc<dyn Backend>, E> {
+        self.from.follow()?;
         self.compare(self.from, Known::Doubted)?;
         self.catch_up()?;
         self.read_back()?;

@@ -87,9 +87,14 @@ impl Switch {
         }
     }
 
-    /// What is written from now on is remembered, until [`Switch::unfollow`].
-    pub fn follow(&self) {
+    /// What is written from now on is remembered, until [`Switch::unfollow`]; all that was written before is visible.
+    ///
+    /// # Errors
+    /// As [`Backend::flush`].
+    pub fn follow(&self) -> Result<(), Error> {
         *self.inner.touched() = Some(Touched::default());
+        // Appended before, hence not noted, and flushed by its writer only after somebody listed what is there.
+        self.inner.current().flush()
     }
 
     /// Nothing is remembered any more.
@@ -362,7 +367,7 @@ mod tests {
     fn what_is_written_is_followed_from_when_that_was_asked_for() {
         let switch = Switch::new(Arc::new(Memory::new()));
         put(&switch, "before");
-        switch.follow();
+        switch.follow().unwrap();
         let (one, other) = (put(&switch, "one"), put(&switch, "other"));
         switch.delete(&[one]).unwrap();
         let mut stream = switch.begin(Class::Part).unwrap();
@@ -380,7 +385,7 @@ mod tests {
     fn what_is_appended_counts_although_it_is_flushed_after_the_exchange() {
         let (from, to) = (Memory::new(), Memory::new());
         let switch = Switch::new(Arc::new(from.clone()));
-        switch.follow();
+        switch.follow().unwrap();
         let id = switch.append(&[packed("x")]).unwrap()[0].id;
         let settled = switch.exchange(Arc::new(to.clone()), |from, touched| {
             assert_eq!(touched.blobs, Ids::These(BTreeSet::from([id])));

@@ -156,6 +156,17 @@ fn being_told_to_stop_ends_it_between_two_blobs() {
 }
 
 #[test]
+fn what_was_appended_before_it_and_is_flushed_after_it_is_carried() {
+    let from = Switch::new(Arc::new(Memory::new()));
+    let packed = Packed::new(Bytes::from_static(b"late"), Class::Pinned, Compression::OFF);
+    let id = from.append(&[packed]).unwrap()[0].id;
+    let to: Arc<dyn Backend> = Arc::new(Memory::new());
+    carry(&from, &to).unwrap();
+    from.flush().unwrap();
+    assert_eq!(all(&from).into_keys().collect::<Vec<_>>(), [id]);
+}
+
+#[test]
 fn what_is_written_by_others_meanwhile_is_all_there() {
     let (card, disk) = (folder(), folder());
     let from = Switch::new(haystack(card.path()));
