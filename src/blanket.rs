@@ -73,4 +73,4 @@ pub use kind::EngineKind;
 pub use servers::{Allows, Opener, Reveal, ServerPlace, Servers};
 pub use tree::{BadHistory, Leaf, Merged, REVS_LIMIT, RevTree};
 pub use whole::whole;
-pub use writer::EDITS_MAX;
+pub use writer::{EDITS_MAX, Lead};

@@ -369,6 +369,11 @@ where
     }
 }
 
+/// Blocking work that nobody awaits, as it says itself what came of it.
+pub(crate) fn detached(work: impl FnOnce() + Send + 'static) {
+    drop(spawn_blocking(work));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

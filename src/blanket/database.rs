@@ -19,7 +19,7 @@ use super::find::Indexes;
 use super::kind::EngineKind;
 use super::settings::{REVS_LIMIT_KEY, SECURITY_KEY, Settings};
 use super::tree::{Leaf, RevTree};
-use super::writer::{Answer, EDITS_MAX, Job, Writer};
+use super::writer::{Answer, EDITS_MAX, Job, Lead, Writer};
 use crate::id::{BlobId, DbName, DbUuid, DocId, LocalId, Rev, Seq, SeqError, StoreName};
 
 /// Rows that are read at once for a visitor.
@@ -40,7 +40,7 @@ struct Inner {
     uuid: DbUuid,
     blobs: StoreName,
     engine: Arc<dyn Engine>,
-    writer: Writer,
+    writer: Arc<Writer>,
     indexes: Indexes,
 }
 
@@ -86,7 +86,7 @@ impl Database {
         engine: Arc<dyn Engine>,
         settings: Settings,
     ) -> Result<Database, Error> {
-        let writer = Writer::new(Arc::clone(&engine), settings.revs_limit)?;
+        let writer = Arc::new(Writer::new(Arc::clone(&engine), settings.revs_limit)?);
         Ok(Database {
             inner: Arc::new(Inner {
                 name,
@@ -173,10 +173,28 @@ impl Database {
     /// [`Error::TooMany`], [`Error::Busy`], [`Error::Full`], [`Error::ReadOnly`]: none was made.
     pub fn save_docs(&self, edits: Vec<Edit>) -> Result<Vec<Result<Rev, Refused>>, Error> {
         check_number(edits.len())?;
-        match self.inner.writer.submit(Job::Edits(edits))? {
-            Answer::Edits(saved) => Ok(saved),
-            Answer::Local(_) | Answer::Purged(_) | Answer::Set => unreachable!("edits are answered as edits"),
-        }
+        saved(self.inner.writer.submit(Job::Edits(edits)))
+    }
+
+    /// As [`Database::save_docs`], without a thread that waits: `tell` hears what became of the edits, and must not block. What is
+    /// answered has to be run, on a thread that may block, and commits what others enqueue meanwhile as well. Where the database is
+    /// closed before it comes to that, `tell` is dropped.
+    ///
+    /// # Errors
+    /// [`Error::TooMany`]; [`Error::Busy`] where too many wait.
+    pub fn enqueue_docs(
+        &self,
+        edits: Vec<Edit>,
+        tell: impl FnOnce(Result<Vec<Result<Rev, Refused>>, Error>) + Send + 'static,
+    ) -> Result<Option<Lead>, Error> {
+        check_number(edits.len())?;
+        let tell = move |answer| tell(saved(answer));
+        self.inner.writer.enqueue(Job::Edits(edits), Box::new(tell))
+    }
+
+    /// Whether nobody writes, so that it is closed with this handle where that is the last.
+    pub fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.inner.writer) == 1
     }
 
     /// The winning revision of a document, also where it is a deletion; `None` where it was never written.
@@ -546,6 +564,14 @@ impl Database {
             }
         };
         Ok(ChangesEnd { last, pending })
+    }
+}
+
+/// Edits are answered as edits.
+fn saved(answer: Result<Answer, Error>) -> Result<Vec<Result<Rev, Refused>>, Error> {
+    match answer? {
+        Answer::Edits(saved) => Ok(saved),
+        Answer::Local(_) | Answer::Purged(_) | Answer::Set => unreachable!("edits are answered as edits"),
     }
 }
 

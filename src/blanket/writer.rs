@@ -1,17 +1,21 @@
-//! Group commit: of all threads that write to a database, one takes what waits, has it written in one go, and wakes the rest.
+//! Group commit: what waits for a database is written in one go by one thread, which then answers them all.
 //!
 //! ```text
-//!  submit ──> queue ──┬─ nobody leads: this thread does ─> gather ─> read, merge, commit ─> answers ─> the next one leads
-//!  submit ──> queue ──┤
-//!  submit ──> queue ──┘  sleeps until it is answered, or told to lead
+//!  enqueue ──> queue ──┬─ nobody leads: the caller gets the lead ─> gather ─> read, merge, commit ─> answers ─┐
+//!  enqueue ──> queue ──┤                                              ^                                      │
+//!  enqueue ──> queue ──┘  is told                                     └───────── as long as something waits ─┘
 //! ```
+//!
+//! Who waits need not be a thread: an async caller is told through a channel and has a thread only while it leads, so that many
+//! writers on a slow medium keep no threads from those who read. A blocking caller that leads writes the one group with its own
+//! job, and leaves the rest to a thread of its own.
 //!
 //! There is no timer: an idle database commits at once, and what comes while a commit is under way shares the next one. A
 //! leader gives the processor away for a moment where as many writers as lately are still on their way: each commit costs the
 //! medium a flush.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,7 +28,7 @@ use super::merge::{Difference, Hanging, Round};
 use super::settings::REVS_LIMIT_KEY;
 use crate::id::{DocId, LocalId, Rev, Seq};
 
-/// Calls that may wait: each is a thread that sleeps.
+/// Calls that may wait.
 const WAITING_MAX: usize = 1024;
 
 /// Edits of one call. CouchDB's clients send some hundreds.
@@ -81,7 +85,7 @@ pub(super) struct Writer {
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Arc<Ticket>>,
+    waiting: VecDeque<Ticket>,
     is_led: bool,
     sizes: Sizes,
     /// How long the last commit took.
@@ -93,20 +97,23 @@ struct State {
     revs_limit: u32,
 }
 
+/// A job, and who hears of it.
 struct Ticket {
-    job: Mutex<Option<Job>>,
+    job: Job,
     edits: usize,
     bytes: usize,
-    stage: Mutex<Stage>,
-    told: Condvar,
+    tell: Tell,
 }
 
-enum Stage {
-    Waits,
-    Leads,
-    Answered(Result<Answer, Error>),
-    /// The answer was taken.
-    Over,
+/// Hears what became of a job; must not block. Dropped untold where the database closes before the job was begun.
+pub(super) type Tell = Box<dyn FnOnce(Result<Answer, Error>) + Send>;
+
+/// The duty to commit what waits: one at a time for each database. Where it is dropped undone, whoever waits hears that the
+/// database is busy.
+#[must_use = "what waits is committed by nobody else"]
+pub struct Lead {
+    /// `None` once nothing waits any more.
+    writer: Option<Arc<Writer>>,
 }
 
 impl Writer {
@@ -121,23 +128,30 @@ impl Writer {
         })
     }
 
-    /// Does a job; durable on return.
-    pub(super) fn submit(&self, job: Job) -> Result<Answer, Error> {
-        let ticket = Arc::new(Ticket::new(job));
-        let leads = {
-            let mut queue = lock(&self.queue);
-            if queue.waiting.len() >= WAITING_MAX {
-                return Err(Error::Busy);
-            }
-            queue.waiting.push_back(Arc::clone(&ticket));
-            !std::mem::replace(&mut queue.is_led, true)
-        };
-        if !leads && let Some(answer) = ticket.wait() {
-            return answer;
+    /// Does a job; durable on return. Blocking.
+    pub(super) fn submit(self: &Arc<Self>, job: Job) -> Result<Answer, Error> {
+        let (told, answer) = mpsc::sync_channel(1);
+        let tell = move |answer| drop(told.send(answer));
+        if let Some(lead) = self.enqueue(job, Box::new(tell))? {
+            // A leader's own job is in its first group.
+            lead.run_once();
         }
-        self.lead();
-        // A leader's own job is the first of its group.
-        ticket.wait().unwrap_or(Err(Error::Busy))
+        answer.recv().unwrap_or(Err(Error::Busy))
+    }
+
+    /// Has a job wait for its turn; durable once it is told so. Whoever gets the lead with that has to run it, on a thread that
+    /// may block.
+    pub(super) fn enqueue(self: &Arc<Self>, job: Job, tell: Tell) -> Result<Option<Lead>, Error> {
+        let ticket = Ticket::new(job, tell);
+        let mut queue = lock(&self.queue);
+        if queue.waiting.len() >= WAITING_MAX {
+            return Err(Error::Busy);
+        }
+        queue.waiting.push_back(ticket);
+        let is_led = std::mem::replace(&mut queue.is_led, true);
+        Ok((!is_led).then(|| Lead {
+            writer: Some(Arc::clone(self)),
+        }))
     }
 
     /// What is in the database.
@@ -154,48 +168,40 @@ impl Writer {
         self.updated.subscribe()
     }
 
-    /// Writes one group and hands the lead on.
-    fn lead(&self) {
-        let (group, jobs) = self.gather();
-        let begun = Instant::now();
-        let answers = self.commit(jobs);
-        {
-            let mut queue = lock(&self.queue);
-            // Whoever came too late for this group is a writer as well, and may be in time for the next.
-            let writers = group.len() + queue.waiting.len();
-            queue.sizes.note(writers);
-            queue.commit_took = begun.elapsed();
-            match queue.waiting.front() {
-                Some(next) => next.tell(Stage::Leads),
-                None => queue.is_led = false,
-            }
-        }
-        for (ticket, answer) in group.iter().zip(answers) {
-            ticket.tell(Stage::Answered(answer));
-        }
+    /// Notes a group that was committed. Answers whether something waits; nobody leads where nothing does.
+    fn has_more(&self, group: usize, took: Duration) -> bool {
+        let mut queue = lock(&self.queue);
+        // Whoever came too late for this group is a writer as well, and may be in time for the next.
+        let writers = group + queue.waiting.len();
+        queue.sizes.note(writers);
+        queue.commit_took = took;
+        queue.is_led = !queue.waiting.is_empty();
+        queue.is_led
     }
 
     /// What waits, and what comes while the processor is given away; more patiently up to as many as came lately.
-    fn gather(&self) -> (Vec<Arc<Ticket>>, Vec<Job>) {
-        let mut group: Vec<Arc<Ticket>> = Vec::new();
+    fn gather(&self) -> (Vec<Tell>, Vec<Job>) {
+        let (mut tells, mut jobs) = (Vec::new(), Vec::new());
         let (mut edits, mut bytes, mut yields) = (0, 0, 0);
         let begun = Instant::now();
         loop {
             let mut queue = lock(&self.queue);
-            let before = group.len();
+            let before = jobs.len();
             let mut is_full = false;
-            while let Some(next) = queue.waiting.front() {
-                is_full = !group.is_empty()
+            while let Some(next) = queue.waiting.pop_front() {
+                is_full = !jobs.is_empty()
                     && (edits + next.edits > GROUP_EDITS_MAX || bytes + next.bytes > GROUP_BYTES_MAX);
                 if is_full {
+                    queue.waiting.push_front(next);
                     break;
                 }
                 edits += next.edits;
                 bytes += next.bytes;
-                group.extend(queue.waiting.pop_front());
+                tells.push(next.tell);
+                jobs.push(next.job);
             }
-            yields = if group.len() > before { 0 } else { yields + 1 };
-            let is_patient = match group.len() < queue.sizes.largest() {
+            yields = if jobs.len() > before { 0 } else { yields + 1 };
+            let is_patient = match jobs.len() < queue.sizes.largest() {
                 true => {
                     yields <= YIELDS_FOR_EXPECTED
                         || begun.elapsed() < queue.commit_took / COMMIT_SHARE_FOR_EXPECTED
@@ -203,16 +209,11 @@ impl Writer {
                 false => yields <= YIELDS_FOR_MORE,
             };
             if is_full || !is_patient {
-                break;
+                return (tells, jobs);
             }
             drop(queue);
             thread::yield_now();
         }
-        let jobs = group
-            .iter()
-            .filter_map(|ticket| lock(&ticket.job).take())
-            .collect();
-        (group, jobs)
     }
 
     /// Commits jobs together, and answers each. A document that is damaged fails the jobs about it, and no others.
@@ -342,7 +343,7 @@ impl Job {
 }
 
 impl Ticket {
-    fn new(job: Job) -> Ticket {
+    fn new(job: Job, tell: Tell) -> Ticket {
         let (edits, bytes) = match &job {
             Job::Edits(edits) => (
                 edits.len(),
@@ -353,38 +354,64 @@ impl Ticket {
             Job::Setting(_, value) => (1, value.len()),
         };
         Ticket {
-            job: Mutex::new(Some(job)),
+            job,
             edits,
             bytes,
-            stage: Mutex::new(Stage::Waits),
-            told: Condvar::new(),
+            tell,
+        }
+    }
+}
+
+impl Lead {
+    /// Commits until nothing waits. Blocking.
+    pub fn run(mut self) {
+        while self.commit_group() {}
+    }
+
+    /// Commits one group, and leaves the others to a thread of their own. Blocking.
+    fn run_once(mut self) {
+        if self.commit_group() {
+            // Where the system has no thread to give, the lead comes back dropped, and those who wait hear that it is busy.
+            drop(
+                thread::Builder::new()
+                    .name("commit".to_owned())
+                    .spawn(move || self.run()),
+            );
         }
     }
 
-    fn tell(&self, stage: Stage) {
-        *lock(&self.stage) = stage;
-        self.told.notify_one();
+    /// Answers whether something waits still. Holds the database no longer than whoever waits for it.
+    fn commit_group(&mut self) -> bool {
+        let Some(writer) = &self.writer else {
+            return false;
+        };
+        let (tells, jobs) = writer.gather();
+        let begun = Instant::now();
+        let answers = writer.commit(jobs);
+        let has_more = writer.has_more(tells.len(), begun.elapsed());
+        if !has_more {
+            self.writer = None;
+        }
+        for (tell, answer) in tells.into_iter().zip(answers) {
+            tell(answer);
+        }
+        has_more
     }
+}
 
-    /// Sleeps until there is an answer; `None` where this thread is to lead.
-    fn wait(&self) -> Option<Result<Answer, Error>> {
-        let mut stage = lock(&self.stage);
-        loop {
-            match std::mem::replace(&mut *stage, Stage::Over) {
-                Stage::Answered(answer) => return Some(answer),
-                Stage::Leads => {
-                    *stage = Stage::Waits;
-                    return None;
-                }
-                Stage::Waits => {
-                    *stage = Stage::Waits;
-                    stage = self
-                        .told
-                        .wait(stage)
-                        .unwrap_or_else(|poisoned| poisoned.into_inner());
-                }
-                Stage::Over => return Some(Err(Error::Busy)),
-            }
+impl Drop for Lead {
+    fn drop(&mut self) {
+        let Some(writer) = self.writer.take() else {
+            return;
+        };
+        let waiting = {
+            let mut queue = lock(&writer.queue);
+            queue.is_led = false;
+            std::mem::take(&mut queue.waiting)
+        };
+        drop(writer);
+        for ticket in waiting {
+            (ticket.tell)(Err(Error::Busy));
         }
     }
 }
@@ -445,6 +472,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blanket::memory::Memory;
     use crate::blanket::sqlite::Sqlite;
 
     fn edit(id: &str) -> Job {
@@ -457,12 +485,70 @@ mod tests {
         }])
     }
 
+    /// Enqueues an edit; its answer comes through the channel.
+    fn enqueue(writer: &Arc<Writer>, id: &str) -> (Option<Lead>, mpsc::Receiver<Result<Answer, Error>>) {
+        let (told, answer) = mpsc::channel();
+        let lead = writer.enqueue(edit(id), Box::new(move |answer| drop(told.send(answer))));
+        (lead.unwrap(), answer)
+    }
+
+    fn is_stored(answer: &mpsc::Receiver<Result<Answer, Error>>) -> bool {
+        matches!(answer.try_recv(), Ok(Ok(Answer::Edits(done))) if done[0].is_ok())
+    }
+
+    #[test]
+    fn one_lead_commits_for_all_who_wait_and_is_then_given_anew() {
+        let writer = Arc::new(Writer::new(Arc::new(Memory::default()), 1000).unwrap());
+        let (lead, first) = enqueue(&writer, "first");
+        let (none, second) = enqueue(&writer, "second");
+        assert!(none.is_none() && first.try_recv().is_err());
+        lead.expect("nobody leads").run();
+        assert!(is_stored(&first) && is_stored(&second));
+        assert_eq!(Arc::strong_count(&writer), 1, "nobody else holds the database");
+        assert!(enqueue(&writer, "third").0.is_some());
+    }
+
+    #[test]
+    fn a_lead_that_nobody_runs_leaves_nobody_waiting() {
+        let writer = Arc::new(Writer::new(Arc::new(Memory::default()), 1000).unwrap());
+        let (lead, first) = enqueue(&writer, "first");
+        let (_, second) = enqueue(&writer, "second");
+        drop(lead);
+        for answer in [first, second] {
+            assert!(matches!(answer.try_recv(), Ok(Err(Error::Busy))));
+        }
+        assert_eq!(writer.summary().docs, 0);
+        assert!(matches!(writer.submit(edit("first")), Ok(Answer::Edits(done)) if done[0].is_ok()));
+    }
+
+    #[test]
+    fn who_waits_behind_a_blocking_leader_is_served_too() {
+        let writer = Arc::new(Writer::new(Arc::new(Memory::default()), 1000).unwrap());
+        let (lead, first) = enqueue(&writer, "first");
+        // More than fits into a group with it.
+        let (told, rest) = mpsc::channel();
+        let edits = (0..GROUP_EDITS_MAX).flat_map(|n| match edit(&n.to_string()) {
+            Job::Edits(edits) => edits,
+            _ => unreachable!("it is one of edits"),
+        });
+        let tell = Box::new(move |answer| drop(told.send(answer)));
+        assert!(
+            writer
+                .enqueue(Job::Edits(edits.collect()), tell)
+                .unwrap()
+                .is_none()
+        );
+        lead.expect("nobody leads").run_once();
+        assert!(is_stored(&first));
+        assert!(matches!(rest.recv(), Ok(Ok(Answer::Edits(done))) if done.len() == GROUP_EDITS_MAX));
+    }
+
     #[test]
     fn a_damaged_document_fails_nobody_elses_edits() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("documents.db");
         let engine: Arc<dyn Engine> = Arc::new(Sqlite::open(&path).unwrap());
-        let writer = Writer::new(Arc::clone(&engine), 1000).unwrap();
+        let writer = Arc::new(Writer::new(Arc::clone(&engine), 1000).unwrap());
         for id in ["damaged", "well"] {
             assert!(matches!(writer.submit(edit(id)), Ok(Answer::Edits(done)) if done[0].is_ok()));
         }

@@ -11,15 +11,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::blobs::Blobs;
 use super::error::{Error, Kind};
 use super::events::{Event, Events};
 use super::stores::Stores;
-use crate::blanket::{self, Database, Servers};
+use crate::blanket::{self, Database, Edit, Refused, Servers};
 use crate::db;
-use crate::id::{BlobId, DbName, Seq, SeqError, StoreName};
+use crate::id::{BlobId, DbName, Rev, Seq, SeqError, StoreName};
 
 /// Databases that stay open when nobody uses them: each holds three connections of SQLite, some 300 KiB.
 pub const DATABASES_OPEN_MAX: usize = 16;
@@ -355,8 +356,38 @@ impl Db {
         db::crossing(move || work(&inner.database).map_err(Error::from)).await
     }
 
+    /// Makes edits, in one durable group: what became of each, in their order. Waits without a thread. Goes on when the future is
+    /// dropped: what is written is written whole.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] where the database was deleted; as [`Database::save_docs`].
+    pub async fn save_docs(&self, edits: Vec<Edit>) -> Result<Vec<Result<Rev, Refused>>, Error> {
+        if self.inner.gone.is_cancelled() {
+            return Err(Error::missing(Kind::Database, &self.inner.name));
+        }
+        let (told, saved) = oneshot::channel();
+        // Who does not wait any more need not be told.
+        let tell = move |answer| drop(told.send(answer));
+        if let Some(lead) = self.inner.database.enqueue_docs(edits, tell)? {
+            db::detached(move || lead.run());
+        }
+        match saved.await {
+            Ok(saved) => Ok(saved?),
+            Err(_) => Err(Error::Busy),
+        }
+    }
+
+    /// Makes one edit; its revision. As [`Db::save_docs`].
+    ///
+    /// # Errors
+    /// As [`Db::save_docs`].
+    pub async fn save_doc(&self, edit: Edit) -> Result<Result<Rev, Refused>, Error> {
+        let mut saved = self.save_docs(vec![edit]).await?;
+        Ok(saved.pop().expect("one edit has one answer"))
+    }
+
     fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.inner) == 1
+        Arc::strong_count(&self.inner) == 1 && self.inner.database.is_idle()
     }
 }
 

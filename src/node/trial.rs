@@ -109,7 +109,7 @@ impl Node {
             body: Body::from(PROBE.to_owned()),
             attachments: std::collections::BTreeMap::new(),
         };
-        let saved: Result<_, Refused> = db.run(move |database| database.save_doc(edit)).await?;
+        let saved: Result<_, Refused> = db.save_doc(edit).await?;
         let read = db.run(move |database| database.open_doc(&id)).await?;
         let is_same = saved.is_ok() && read.is_some_and(|doc| doc.body.as_str() == PROBE);
         drop(db);

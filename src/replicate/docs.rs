@@ -228,7 +228,7 @@ impl Docs {
             return;
         };
         // One that was changed meanwhile is read again anyway.
-        if let Err(error) = opened.db.run(move |database| database.save_docs(edits)).await {
+        if let Err(error) = opened.db.save_docs(edits).await {
             tracing::error!(%error, "a document of _replicator cannot be told how its replication is");
         }
     }

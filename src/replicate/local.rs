@@ -355,7 +355,7 @@ impl Peer for LocalPeer {
             for (revision, _) in revisions {
                 edits.push(self.prepared(&db, revision, source).await?);
             }
-            let saved = db.run(move |database| database.save_docs(edits)).await?;
+            let saved = db.save_docs(edits).await?;
             let mut moved = Moved::default();
             for saved in saved {
                 match saved {

@@ -81,7 +81,7 @@ pub(in crate::api) async fn bulk_docs(mut call: Call) -> Result<Response, Error>
     }
     let writes = document::put_away(&call, &db, writes).await?;
     let ids: Vec<DocId> = writes.iter().map(|edit| edit.id().clone()).collect();
-    let saved = db.run(move |database| database.save_docs(writes)).await?;
+    let saved = db.save_docs(writes).await?;
     let mut saved = ids.into_iter().zip(saved);
     for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
         *outcome = saved.next().map(|(id, saved)| match saved {

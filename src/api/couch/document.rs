@@ -387,7 +387,7 @@ pub(super) async fn one(call: &Call, db: &Db, edit: Edit) -> Result<Rev, Error> 
         .await?
         .pop()
         .expect("one edit stays one");
-    let saved = db.run(move |database| database.save_doc(edit)).await?;
+    let saved = db.save_doc(edit).await?;
     Ok(saved.map_err(written::fault)?)
 }
 

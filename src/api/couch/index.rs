@@ -163,7 +163,7 @@ async fn save(db: &Db, id: &DocId, before: Option<&Doc>, design: Option<&str>) -
         body,
         attachments: BTreeMap::new(),
     };
-    let saved = db.run(move |database| database.save_doc(edit)).await?;
+    let saved = db.save_doc(edit).await?;
     saved.map_err(written::fault)?;
     Ok(())
 }

@@ -219,9 +219,7 @@ fn line(db: &Db, change: Change) -> ChangeLine {
 
 fn write(db: &Db, edit: Edit, session: &mut Session) -> anyhow::Result<()> {
     let id = edit.id().clone();
-    let saved = session
-        .runtime
-        .block_on(db.run(move |database| database.save_doc(edit)))?;
+    let saved = session.runtime.block_on(db.save_doc(edit))?;
     let rev = saved.map_err(|refused| match refused {
         Refused::Conflict => conflict(&id),
         Refused::MissingStub { .. }
