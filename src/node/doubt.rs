@@ -30,7 +30,14 @@ pub(super) struct Doubt {
 /// What a collector found to be all there.
 #[derive(Default, Serialize, Deserialize)]
 struct Whole {
-    /// Blobs that were set aside by then.
+    /// Blobs that were set aside when it began.
+    set_aside: u64,
+}
+
+/// How much reason to doubt there was at a moment.
+#[derive(Clone, Copy)]
+pub(super) struct Reasons {
+    raised: u64,
     set_aside: u64,
 }
 
@@ -68,28 +75,30 @@ impl Doubt {
     pub(super) fn is_there(&self) -> bool {
         self.marker().exists()
             || self.unkept.load(Ordering::Acquire)
-            || self.store.status().quarantined > self.whole().set_aside
+            // Fewer as well: a store that moved, or whose damaged blobs somebody cleared away, counts from the beginning.
+            || self.store.status().quarantined != self.whole().set_aside
     }
 
     /// What [`Doubt::settle`] wants to know of the time before a walk.
-    pub(super) fn raised(&self) -> u64 {
-        self.raised.load(Ordering::Acquire)
+    pub(super) fn reasons(&self) -> Reasons {
+        Reasons {
+            raised: self.raised.load(Ordering::Acquire),
+            set_aside: self.store.status().quarantined,
+        }
     }
 
-    /// A walk that began when the doubt had been raised so often missed nothing. Durable on return.
+    /// A walk that began when there were these reasons missed nothing. What was set aside since then it may have seen before
+    /// that: this is not settled. Durable on return.
     ///
     /// # Errors
     /// As the disk says; the doubt stays then.
-    pub(super) fn settle(&self, raised: u64) -> Result<(), Error> {
-        if !self.is_there() {
+    pub(super) fn settle(&self, before: Reasons) -> Result<(), Error> {
+        if !self.is_there() || self.reasons().raised != before.raised {
             return Ok(());
         }
         let whole = Whole {
-            set_aside: self.store.status().quarantined,
+            set_aside: before.set_aside,
         };
-        if self.raised() != raised {
-            return Ok(());
-        }
         let payload = serde_json::to_vec(&whole).expect("a number is JSON");
         durable::replace(&self.folder.join("whole"), &payload)?;
         self.unkept.store(false, Ordering::Release);
@@ -111,5 +120,54 @@ impl Doubt {
 
     fn marker(&self) -> PathBuf {
         self.folder.join("doubt")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coffer::{Class, Compression, Memory};
+    use crate::id::BlobId;
+
+    /// A store with blobs, of which so many are set aside, and the doubt about it.
+    async fn doubted(folder: &std::path::Path, set_aside: usize) -> (Store, Doubt, Vec<BlobId>) {
+        let store = Store::new(std::sync::Arc::new(Memory::new()), Compression(0)).unwrap();
+        let mut ids = Vec::new();
+        for text in ["a", "b", "c"] {
+            let packed = store.pack(text.into(), Class::Part);
+            ids.push(store.commit(packed).await.unwrap().id);
+        }
+        for id in &ids[..set_aside] {
+            store.backend().quarantine(id).unwrap();
+        }
+        let doubt = Doubt::at(folder.to_owned(), store.clone());
+        (store, doubt, ids)
+    }
+
+    #[tokio::test]
+    async fn what_is_set_aside_during_a_walk_is_not_settled_by_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, doubt, ids) = doubted(dir.path(), 1).await;
+        assert!(doubt.is_there());
+        let before = doubt.reasons();
+        store.backend().quarantine(&ids[1]).unwrap();
+        doubt.settle(before).unwrap();
+        assert!(doubt.is_there());
+        doubt.settle(doubt.reasons()).unwrap();
+        assert!(!doubt.is_there());
+        let before = doubt.reasons();
+        doubt.raise();
+        doubt.settle(before).unwrap();
+        assert!(doubt.is_there());
+    }
+
+    #[tokio::test]
+    async fn a_count_that_began_anew_is_one_more_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        durable::replace(&dir.path().join("whole"), br#"{"set_aside":5}"#).unwrap();
+        let (_, doubt, _) = doubted(dir.path(), 1).await;
+        assert!(doubt.is_there());
+        doubt.settle(doubt.reasons()).unwrap();
+        assert!(!doubt.is_there());
     }
 }

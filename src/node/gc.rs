@@ -210,7 +210,7 @@ impl<'a> Run<'a> {
             roots: HashSet::new(),
             moves: 0,
         };
-        let doubted = self.refs.doubt().raised();
+        let doubted = self.refs.doubt().reasons();
         self.mark(&mut marks)?;
         self.mark_attachments(&mut marks)?;
         self.mark_dropped(&mut marks)?;
