@@ -251,21 +251,31 @@ impl Uploads {
 
     /// Removes what expired.
     pub(super) async fn tend(&self) -> Result<(), Error> {
-        let now_s = self.inner.clock.unix_s();
-        let expired: Vec<UploadId> = {
-            let table = self.inner.table();
-            let over = table.iter().filter(|(_, slot)| slot.record.expires_s <= now_s);
-            over.map(|(id, _)| *id).collect()
-        };
-        for id in expired {
-            match self.hold(id) {
-                Ok(hold) => hold.discard().await?,
-                // Someone goes on with it at this moment.
-                Err(Error::Conflict { .. } | Error::Missing { .. }) => {}
-                Err(error) => return Err(error),
-            }
+        for id in self.expired() {
+            self.expire(id).await?;
         }
         Ok(())
+    }
+
+    /// Those whose time is over.
+    pub(super) fn expired(&self) -> Vec<UploadId> {
+        let table = self.inner.table();
+        let over = table
+            .values()
+            .filter(|slot| self.inner.still_there(&slot.record).is_err());
+        over.map(|slot| slot.record.id).collect()
+    }
+
+    /// Removes an upload whose time is over.
+    pub(super) async fn expire(&self, id: UploadId) -> Result<(), Error> {
+        match self.hold(id) {
+            // A piece that began in time was acknowledged since it was listed, and renewed it.
+            Ok(hold) if hold.record().is_ok() => Ok(()),
+            Ok(hold) => hold.discard().await,
+            // Someone goes on with it at this moment.
+            Err(Error::Conflict { .. } | Error::Missing { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn insert(&self, record: Record) -> Result<UploadInfo, Error> {

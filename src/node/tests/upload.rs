@@ -206,6 +206,24 @@ async fn what_nobody_continues_expires() {
 }
 
 #[tokio::test]
+async fn what_is_acknowledged_after_it_was_found_expired_stays() {
+    let bench = Bench::new();
+    let uploads = bench.node.uploads();
+    let upload = uploads.create(new(Some(6))).await.unwrap();
+    let mut piece = uploads.append(upload.id, 0).await.unwrap();
+    piece.write("abc".into()).await.unwrap();
+    bench.pass(DAY);
+    let expired = uploads.expired();
+    assert_eq!(expired, [upload.id]);
+    piece.finish().await.unwrap();
+    for id in expired {
+        uploads.expire(id).await.unwrap();
+    }
+    let done = append(&bench.node, upload.id, 3, b"def").await.unwrap();
+    assert_eq!(done.blob, Some(BlobId::of(b"abcdef")));
+}
+
+#[tokio::test]
 async fn uploads_are_bounded() {
     let bench = Bench::new();
     let uploads = bench.node.uploads();
