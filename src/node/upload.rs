@@ -98,7 +98,8 @@ struct Slot {
     busy: bool,
 }
 
-/// Keeps others away from an upload until it is dropped.
+/// Keeps others away from an upload until it is dropped. What works on its files has a share, so that nobody goes on while a request
+/// that was dropped still writes.
 struct Hold {
     inner: Arc<Inner>,
     id: UploadId,
@@ -325,7 +326,7 @@ impl Uploads {
         Ok(slot.record.info())
     }
 
-    fn hold(&self, id: UploadId) -> Result<Hold, Error> {
+    fn hold(&self, id: UploadId) -> Result<Arc<Hold>, Error> {
         let mut table = self.inner.table();
         let slot = table
             .get_mut(&id)
@@ -338,10 +339,10 @@ impl Uploads {
             ));
         }
         slot.busy = true;
-        Ok(Hold {
+        Ok(Arc::new(Hold {
             inner: Arc::clone(&self.inner),
             id,
-        })
+        }))
     }
 }
 
@@ -372,10 +373,11 @@ impl Hold {
     }
 
     /// Replaces the record, with a new time to live. Durable on return.
-    async fn save(&self, mut record: Record) -> Result<UploadInfo, Error> {
+    async fn save(self: &Arc<Hold>, mut record: Record) -> Result<UploadInfo, Error> {
         record.renew(self.inner.clock.unix_s());
-        let inner = Arc::clone(&self.inner);
+        let hold = Arc::clone(self);
         db::crossing(move || {
+            let inner = &hold.inner;
             record::save(&inner.folder, &record)?;
             let info = record.info();
             if let Some(slot) = inner.table().get_mut(&info.id) {
@@ -391,9 +393,10 @@ impl Hold {
     }
 
     /// Ends the upload: removes record and data. Durable on return.
-    async fn discard(&self) -> Result<(), Error> {
-        let (inner, id) = (Arc::clone(&self.inner), self.id);
+    async fn discard(self: &Arc<Hold>) -> Result<(), Error> {
+        let hold = Arc::clone(self);
         db::crossing(move || {
+            let (inner, id) = (&hold.inner, hold.id);
             record::remove(&inner.folder, id)?;
             inner.table().remove(&id);
             inner.events.tell(Event::UploadEnded { id });

@@ -1,6 +1,7 @@
 //! Partial uploads: cut anywhere, continued, put together, and forgotten.
 
 use super::*;
+use crate::db;
 use crate::id::{BlobId, StoreName, UploadId};
 
 fn new(length: Option<u64>) -> NewUpload {
@@ -221,6 +222,60 @@ async fn what_is_acknowledged_after_it_was_found_expired_stays() {
     }
     let done = append(&bench.node, upload.id, 3, b"def").await.unwrap();
     assert_eq!(done.blob, Some(BlobId::of(b"abcdef")));
+}
+
+/// What comes of a future that is polled once.
+async fn polled_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    tokio::select! {
+        biased;
+        done = &mut future => Some(done),
+        () = std::future::ready(()) => None,
+    }
+}
+
+/// With one thread for storage work, which is kept busy: what a request that went away asked of it is done later.
+#[test]
+fn nobody_goes_on_with_an_upload_that_is_still_written_to() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let bench = Bench::new();
+        let uploads = bench.node.uploads();
+        let upload = uploads.create(new(Some(600_006))).await.unwrap();
+        let mut record = append(&bench.node, upload.id, 0, b"abc").await.unwrap();
+        for step in 0..3 {
+            let offset = record.offset;
+            let mut piece = None;
+            if step > 0 {
+                piece = Some(uploads.append(upload.id, offset).await.unwrap());
+            }
+            let (gate, shut) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::spawn(db::crossing(move || {
+                let _ = shut.recv();
+                Ok::<_, Error>(())
+            }));
+            tokio::task::yield_now().await;
+            match (step, piece) {
+                // It is cut off where it begins; while it is written; while it is acknowledged.
+                (1, Some(mut piece)) => {
+                    assert!(polled_once(piece.write(vec![7; 600_000].into())).await.is_none());
+                }
+                (2, Some(piece)) => assert!(polled_once(piece.finish()).await.is_none()),
+                _ => assert!(polled_once(uploads.append(upload.id, offset)).await.is_none()),
+            }
+            let other = polled_once(uploads.append(upload.id, offset)).await;
+            assert!(matches!(other, Some(Err(Error::Conflict { .. }))), "{step}");
+            drop(gate);
+            busy.await.unwrap().unwrap();
+            db::crossing(|| Ok::<_, Error>(())).await.unwrap();
+            record = append(&bench.node, upload.id, offset, b"x").await.unwrap();
+            assert_eq!(record.offset, offset + 1);
+        }
+    });
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ const WINDOW_BYTES: usize = 512 * 1024;
 
 /// A piece being appended. Dropping it drops the piece.
 pub struct Appending {
-    hold: Hold,
+    hold: Arc<Hold>,
     record: Record,
     /// `None` after a write was cancelled or failed.
     file: Option<File>,
@@ -31,7 +31,7 @@ pub struct Appending {
 }
 
 impl Appending {
-    pub(super) async fn begin(hold: Hold, offset: u64) -> Result<Appending, Error> {
+    pub(super) async fn begin(hold: Arc<Hold>, offset: u64) -> Result<Appending, Error> {
         let record = hold.record()?;
         if record.offset != offset {
             return Err(Error::Offset {
@@ -44,8 +44,9 @@ impl Appending {
             // A complete upload takes an empty piece, so that a client may ask again for its answer.
             Some(_) => None,
             None => {
-                let path = path.clone();
+                let (path, held) = (path.clone(), Arc::clone(&hold));
                 let open = move || {
+                    let _held = held;
                     let mut file = OpenOptions::new().write(true).open(&path)?;
                     // What an earlier piece left without being acknowledged.
                     file.set_len(offset)?;
@@ -116,8 +117,9 @@ impl Appending {
     async fn hand_over(&mut self, flush: bool) -> Result<(), Error> {
         let mut file = self.file.take().ok_or(Error::Busy)?;
         let window = std::mem::take(&mut self.held).freeze();
-        let path = self.path.clone();
+        let (path, held) = (self.path.clone(), Arc::clone(&self.hold));
         let file = db::crossing(move || {
+            let _held = held;
             let mut write = || -> std::io::Result<()> {
                 file.write_all(&window)?;
                 if flush { file.sync_data() } else { Ok(()) }
@@ -132,7 +134,7 @@ impl Appending {
 }
 
 /// Turns a complete upload into a blob; one that is a blob already stays as it is.
-pub(super) async fn complete(hold: &Hold) -> Result<UploadInfo, Error> {
+pub(super) async fn complete(hold: &Arc<Hold>) -> Result<UploadInfo, Error> {
     let mut record = hold.record()?;
     if record.blob.is_some() {
         return Ok(record.info());
