@@ -157,8 +157,13 @@ impl Blobs {
     /// # Errors
     /// [`Error::Invalid`] for more.
     pub async fn stat(&self, ids: Vec<BlobId>) -> Result<Vec<Option<Stat>>, Error> {
-        self.present()?;
         within_a_batch(&ids)?;
+        self.find(ids).await
+    }
+
+    /// As [`Blobs::stat`], for any number.
+    pub(super) async fn find(&self, ids: Vec<BlobId>) -> Result<Vec<Option<Stat>>, Error> {
+        self.present()?;
         let _asking = self.leases.asking().await;
         self.activity.touch();
         let stats = self.store.stat(ids).await?;

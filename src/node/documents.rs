@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use super::blobs::Blobs;
 use super::error::{Error, Kind};
 use super::events::{Event, Events};
+use super::refs::INCOMPLETE_NAMED_MAX;
 use super::stores::Stores;
-use crate::blanket::{self, Database, Edit, Refused, Servers};
+use crate::blanket::{self, AttachmentEdit, Database, Edit, Refused, Servers};
 use crate::db;
 use crate::id::{BlobId, DbName, Rev, Seq, SeqError, StoreName};
 
@@ -360,11 +361,13 @@ impl Db {
     /// dropped: what is written is written whole.
     ///
     /// # Errors
-    /// [`Error::Missing`] where the database was deleted; as [`Database::save_docs`].
+    /// [`Error::Missing`] where the database was deleted; [`Error::Incomplete`] where an attachment is not stored any more: none was
+    /// made then; as [`Database::save_docs`].
     pub async fn save_docs(&self, edits: Vec<Edit>) -> Result<Vec<Result<Rev, Refused>>, Error> {
         if self.inner.gone.is_cancelled() {
             return Err(Error::missing(Kind::Database, &self.inner.name));
         }
+        self.lease(&edits).await?;
         let (told, saved) = oneshot::channel();
         // Who does not wait any more need not be told.
         let tell = move |answer| drop(told.send(answer));
@@ -384,6 +387,29 @@ impl Db {
     pub async fn save_doc(&self, edit: Edit) -> Result<Result<Rev, Refused>, Error> {
         let mut saved = self.save_docs(vec![edit]).await?;
         Ok(saved.pop().expect("one edit has one answer"))
+    }
+
+    /// Attachments may have come days before the last of their documents: what is there now stays until these are written.
+    async fn lease(&self, edits: &[Edit]) -> Result<(), Error> {
+        let attachments = edits.iter().flat_map(|edit| edit.attachments().values());
+        let blobs = attachments.filter_map(|attachment| match attachment {
+            AttachmentEdit::Stored(attachment) => Some(attachment.blob),
+            // What the revision before has is named by that.
+            AttachmentEdit::Stub => None,
+        });
+        let blobs: Vec<BlobId> = blobs.collect();
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let stats = self.inner.blobs.find(blobs.clone()).await?;
+        let gone = blobs.iter().zip(&stats).filter(|(_, stat)| stat.is_none());
+        let mut missing: Vec<BlobId> = gone.map(|(id, _)| *id).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let more = missing.len() > INCOMPLETE_NAMED_MAX;
+        missing.truncate(INCOMPLETE_NAMED_MAX);
+        Err(Error::Incomplete { missing, more })
     }
 
     fn is_idle(&self) -> bool {

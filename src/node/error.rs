@@ -51,7 +51,7 @@ pub enum Error {
         /// What they are.
         actual: String,
     },
-    /// A ref was to name blobs that are not stored.
+    /// A ref or a document was to name blobs that are not stored.
     #[error("{} that this would name {} not stored: put {} first", plural(missing.len(), *more), if missing.len() == 1 && !more { "is" } else { "are" }, if missing.len() == 1 && !more { "it" } else { "them" })]
     Incomplete {
         /// The first of them, at most 1,000.

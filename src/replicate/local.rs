@@ -104,7 +104,12 @@ impl LocalPeer {
             let id = revision.id.clone();
             let leaves = db.run(move |database| database.open_leaves(&id)).await?;
             for (name, hung) in &revision.attachments {
-                let attachment = match held(&leaves, hung) {
+                // What was set aside as damaged is brought again; what is there is leased by the look.
+                let found = match held(&leaves, hung) {
+                    Some(held) => db.blobs().stat(vec![held.blob]).await?[0].and(Some(held)),
+                    None => None,
+                };
+                let attachment = match found {
                     Some(held) => Attachment {
                         content_type: hung.content_type.clone(),
                         revpos: hung.revpos,
@@ -552,9 +557,10 @@ impl From<node::Error> for Failure {
             | node::Error::ReadOnly { .. }
             | node::Error::Offline { .. }
             | node::Error::Away { .. }
+            // An attachment was collected while others were on their way: all are fetched again.
+            | node::Error::Incomplete { .. }
             | node::Error::Disk(_) => Trouble::Passing,
-            node::Error::Incomplete { .. }
-            | node::Error::Invalid { .. }
+            node::Error::Invalid { .. }
             | node::Error::TooLarge { .. }
             | node::Error::Update(_)
             | node::Error::Channel(_)
@@ -589,6 +595,62 @@ mod tests {
             revs,
             ancestors: Vec::new(),
         }
+    }
+
+    async fn notes_of(node: &Node) -> Db {
+        let options = node::DatabaseOptions::default();
+        let made = node.documents().create("notes".parse().unwrap(), options);
+        made.await.unwrap()
+    }
+
+    fn peer_of(node: &Node) -> LocalPeer {
+        LocalPeer::new(node.clone(), "notes".parse().unwrap(), Filter::All)
+    }
+
+    fn revision(
+        id: &str,
+        attachments: std::collections::BTreeMap<String, Hung>,
+    ) -> (Revision, &'static [Rev]) {
+        let revision = Revision {
+            id: id.parse().unwrap(),
+            revisions: vec!["1-aa".parse().unwrap()],
+            deleted: false,
+            body: DocumentBody::default(),
+            attachments,
+        };
+        (revision, &[])
+    }
+
+    /// What was set aside as damaged, or collected, is brought again with the next document that names it.
+    #[tokio::test]
+    async fn an_attachment_that_is_named_and_gone_is_fetched() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [source, target] = dirs
+            .each_ref()
+            .map(|dir| Node::open(node::Options::new(dir.path())).unwrap());
+        let from = notes_of(&source).await;
+        let to = notes_of(&target).await;
+        let mut attaching = Attaching::begin(from.blobs(), Coding::Identity).unwrap();
+        attaching.write("bytes".into()).await.unwrap();
+        let attached = attaching.finish(Expected::default()).await.unwrap();
+        let hung = Hung {
+            content_type: "text/plain".to_owned(),
+            revpos: 1,
+            digest: Some(attached.digest),
+            length: attached.length,
+            blob: Some(attached.blob),
+        };
+        let named = std::collections::BTreeMap::from([("x".to_owned(), hung)]);
+        let (source, target) = (peer_of(&source), peer_of(&target));
+        target
+            .store(vec![revision("a", named.clone())], &source)
+            .await
+            .unwrap();
+        assert_eq!(to.blobs().delete(vec![attached.blob]).await.unwrap(), [true]);
+        let (mut next, _) = revision("a", named);
+        next.revisions.insert(0, "2-bb".parse().unwrap());
+        target.store(vec![(next, &[])], &source).await.unwrap();
+        assert!(to.blobs().get(attached.blob).await.is_ok());
     }
 
     #[tokio::test]

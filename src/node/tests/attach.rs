@@ -104,6 +104,42 @@ async fn an_attachment_stays_while_a_leaf_names_it() {
     assert!(!is_stored(node, kept.blob).await);
 }
 
+/// What came first of a group of documents may be collected before the last has come.
+#[tokio::test]
+async fn a_document_is_not_written_without_the_bytes_of_its_attachments() {
+    let bench = Bench::new();
+    let db = bench
+        .node
+        .documents()
+        .create(db_name("notes"), DatabaseOptions::default())
+        .await
+        .unwrap();
+    let first = attach(&db, "first").await;
+    collect_all(&bench).await;
+    let last = attach(&db, "last").await;
+    bench.pass(3 * DAY);
+    let edit = |attached: &[Attached]| Edit::New {
+        id: doc_id(1),
+        parent: None,
+        deleted: false,
+        body: DocumentBody::default(),
+        attachments: attached
+            .iter()
+            .enumerate()
+            .map(|(n, one)| (n.to_string(), stored(*one)))
+            .collect(),
+    };
+    let refused = db.save_docs(vec![edit(&[last, first])]).await;
+    assert!(matches!(refused, Err(Error::Incomplete { missing, more: false }) if missing == [first.blob]));
+    assert_eq!(db.run(|database| database.info()).await.unwrap().doc_count, 0);
+    // The look is a lease: what is there is not collected before the document names it.
+    bench.pass(3 * DAY);
+    let now = UNIX_EPOCH + Duration::from_secs(bench.now_s.load(Ordering::Relaxed));
+    assert!(!db.blobs().leases().holds(&last.blob, now));
+    db.save_doc(edit(&[last])).await.unwrap().unwrap();
+    assert!(db.blobs().leases().holds(&last.blob, now));
+}
+
 #[tokio::test]
 async fn the_attachments_of_a_deleted_database_go_and_those_of_its_namesake_stay() {
     let bench = Bench::new();
