@@ -21,7 +21,7 @@ use super::refs::INCOMPLETE_NAMED_MAX;
 use super::stores::Stores;
 use crate::blanket::{self, AttachmentEdit, Database, Edit, Refused, Servers};
 use crate::db;
-use crate::id::{BlobId, DbName, Rev, Seq, SeqError, StoreName};
+use crate::id::{BlobId, DbName, DbUuid, Rev, Seq, SeqError, StoreName};
 
 /// Databases that stay open when nobody uses them: each holds three connections of SQLite, some 300 KiB.
 pub const DATABASES_OPEN_MAX: usize = 16;
@@ -311,6 +311,11 @@ impl Db {
     /// Its name.
     pub fn name(&self) -> &DbName {
         &self.inner.name
+    }
+
+    /// What tells it from another of its name, such as one that is made where it was deleted.
+    pub fn uuid(&self) -> DbUuid {
+        self.inner.database.uuid()
     }
 
     /// The store of its attachments.

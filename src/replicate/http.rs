@@ -11,6 +11,7 @@ mod push;
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -70,6 +71,9 @@ pub(super) struct HttpPeer {
     filter: Filter,
     /// It has no `_bulk_get`, as it has shown.
     is_plain: AtomicBool,
+    /// The `instance_start_time` of what was opened, where it tells one database from a later one of its name. In CouchDB that is when it
+    /// was made, in its first versions and in pouchdb-server when it was opened; "0" was given out between, and says nothing.
+    opened: Mutex<Option<Value>>,
 }
 
 #[derive(Deserialize)]
@@ -105,7 +109,28 @@ impl HttpPeer {
             client,
             filter,
             is_plain: AtomicBool::new(false),
+            opened: Mutex::default(),
         }
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Option<Value>> {
+        self.opened
+            .lock()
+            .expect("no thread panics while it holds a value")
+    }
+
+    async fn info(&self) -> Result<Value, Failure> {
+        self.json(Request::new(Method::GET, "/"), ANSWER_BYTES_MAX).await
+    }
+
+    /// Fails where another database has the name of the one that was opened by now: it lacks what was stored.
+    async fn check_opened(&self) -> Result<(), Failure> {
+        let opened = self.opened().clone();
+        if opened.is_some() && opened.as_ref() != self.info().await?.get("instance_start_time") {
+            let reason = format!("{} was deleted or opened anew", self.client.url());
+            return Err(Failure::new(Trouble::Missing, reason));
+        }
+        Ok(())
     }
 
     async fn ask(&self, request: Request) -> Result<Response, Failure> {
@@ -221,8 +246,12 @@ fn status(error: &HttpError) -> u16 {
 impl Peer for HttpPeer {
     fn open(&self) -> Answering<'_, bool> {
         Box::pin(async {
-            match self.json(Request::new(Method::GET, "/"), ANSWER_BYTES_MAX).await {
-                Ok(info) if info.get("update_seq").is_some() => Ok(true),
+            match self.info().await {
+                Ok(info) if info.get("update_seq").is_some() => {
+                    let started = info.get("instance_start_time");
+                    *self.opened() = started.filter(|started| **started != "0").cloned();
+                    Ok(true)
+                }
                 Ok(_) => Err(Failure::fatal(format!(
                     "{} is no database: its URL ends with the database's name",
                     self.client.url()
@@ -237,9 +266,8 @@ impl Peer for HttpPeer {
         Box::pin(async {
             let request = Request::new(Method::PUT, "/").patience(Patience::Of(PATIENCE));
             match self.client.ask(request).await {
-                Ok(_) => Ok(()),
-                Err(error) if status(&error) == 412 => Ok(()),
-                Err(error) => Err(failure(error)),
+                Err(error) if status(&error) != 412 => Err(failure(error)),
+                Ok(_) | Err(_) => self.open().await.map(drop),
             }
         })
     }
@@ -276,6 +304,7 @@ impl Peer for HttpPeer {
 
     fn keep(&self, id: LocalId, rev: Option<String>, checkpoint: Checkpoint) -> Answering<'_, String> {
         Box::pin(async move {
+            self.check_opened().await?;
             let mut body = serde_json::to_value(&checkpoint).expect("a checkpoint is JSON");
             body["_id"] = json!(id);
             if let Some(rev) = rev {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use super::peer::{
     Wanted,
 };
 use super::transfer::{LARGE_BYTES, Room};
-use crate::id::{DbName, DocId, LocalId, Rev, Seq};
+use crate::id::{DbName, DbUuid, DocId, LocalId, Rev, Seq};
 use crate::node::{
     self, Attaching, Attachment, AttachmentEdit, ChangesQuery, Coding, Db, Doc, DocumentBody, Edit, Expected,
     MangoSelector, Node, Reading, Unpacking, Which,
@@ -49,16 +49,38 @@ pub(super) struct LocalPeer {
     node: Node,
     name: DbName,
     filter: Filter,
+    /// What was opened: one that is made under its name later lacks what was stored, and what is known of checkpoints is not of it.
+    opened: Mutex<Option<DbUuid>>,
 }
 
 impl LocalPeer {
     /// The database of this name, whether it is there or not.
     pub(super) fn new(node: Node, name: DbName, filter: Filter) -> LocalPeer {
-        LocalPeer { node, name, filter }
+        LocalPeer {
+            node,
+            name,
+            filter,
+            opened: Mutex::default(),
+        }
     }
 
+    /// The database that was opened.
     async fn db(&self) -> Result<Db, Failure> {
-        Ok(self.node.documents().get(self.name.clone()).await?)
+        let db = self.node.documents().get(self.name.clone()).await?;
+        match *self.opened() {
+            Some(opened) if opened != db.uuid() => Err(self.deleted()),
+            _ => Ok(db),
+        }
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Option<DbUuid>> {
+        self.opened
+            .lock()
+            .expect("no thread panics while it holds a uuid")
+    }
+
+    fn deleted(&self) -> Failure {
+        Failure::new(Trouble::Missing, format!("{} was deleted", self.name))
     }
 
     async fn page(&self, db: &Db, ask: &ChangesAsk) -> Result<Page, Failure> {
@@ -234,7 +256,10 @@ impl Peer for LocalPeer {
     fn open(&self) -> Answering<'_, bool> {
         Box::pin(async {
             match self.node.documents().get(self.name.clone()).await {
-                Ok(_) => Ok(true),
+                Ok(db) => {
+                    *self.opened() = Some(db.uuid());
+                    Ok(true)
+                }
                 Err(node::Error::Missing { .. }) => Ok(false),
                 Err(error) => Err(error.into()),
             }
@@ -245,15 +270,15 @@ impl Peer for LocalPeer {
         Box::pin(async {
             let options = node::DatabaseOptions::default();
             match self.node.documents().create(self.name.clone(), options).await {
-                Ok(_) | Err(node::Error::Conflict { .. }) => Ok(()),
+                Ok(_) | Err(node::Error::Conflict { .. }) => self.open().await.map(drop),
                 Err(error) => Err(error.into()),
             }
         })
     }
 
-    /// Everything that was answered is durable.
+    /// Everything that was answered is durable, where it is there still.
     fn commit(&self) -> Answering<'_, ()> {
-        Box::pin(async { Ok(()) })
+        Box::pin(async { self.db().await.map(drop) })
     }
 
     fn checkpoint(&self, id: LocalId) -> Answering<'_, Option<Kept>> {
@@ -297,7 +322,7 @@ impl Peer for LocalPeer {
                 return Ok(page);
             }
             tokio::select! {
-                () = db.gone().cancelled() => Err(Failure::new(Trouble::Missing, format!("{} was deleted", self.name))),
+                () = db.gone().cancelled() => Err(self.deleted()),
                 _ = tokio::time::timeout(WAIT, updated.changed()) => self.page(&db, &ask).await,
             }
         })
@@ -619,6 +644,40 @@ mod tests {
             attachments,
         };
         (revision, &[])
+    }
+
+    #[tokio::test]
+    async fn a_database_made_anew_is_not_the_one_that_was_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = Node::open(node::Options::new(dir.path())).unwrap();
+        drop(notes_of(&node).await);
+        let peer = peer_of(&node);
+        let id = LocalId::named("0123").unwrap();
+        let json =
+            r#"{"session_id":"s","source_last_seq":2,"history":[{"session_id":"s","recorded_seq":2}]}"#;
+        let checkpoint: Checkpoint = serde_json::from_str(json).unwrap();
+        let keep = |rev: Option<String>| peer.keep(id.clone(), rev, checkpoint.clone());
+        assert_eq!(peer.open().await, Ok(true));
+        for id in ["a", "b"] {
+            peer.store(vec![revision(id, Default::default())], &peer)
+                .await
+                .unwrap();
+        }
+        let rev = keep(None).await.unwrap();
+        node.documents().delete("notes".parse().unwrap()).await.unwrap();
+        drop(notes_of(&node).await);
+        let stored = peer.store(vec![revision("c", Default::default())], &peer).await;
+        assert_eq!(stored.unwrap_err().trouble, Trouble::Missing);
+        assert_eq!(peer.commit().await.unwrap_err().trouble, Trouble::Missing);
+        assert_eq!(keep(Some(rev)).await.unwrap_err().trouble, Trouble::Missing);
+
+        // A session that opens it begins at the beginning.
+        assert_eq!(peer.open().await, Ok(true));
+        assert_eq!(peer.checkpoint(id.clone()).await, Ok(None));
+        peer.store(vec![revision("c", Default::default())], &peer)
+            .await
+            .unwrap();
+        keep(None).await.unwrap();
     }
 
     /// What was set aside as damaged, or collected, is brought again with the next document that names it.

@@ -82,11 +82,16 @@ pub(super) async fn info_of(db: &Db) -> Result<Value, Error> {
         "compact_running": false,
         "sizes": {"file": info.sizes.file_bytes, "active": info.sizes.active_bytes, "external": info.sizes.active_bytes},
         "disk_format_version": DISK_FORMAT_VERSION,
-        // Of no use since CouchDB 2, but replicators take a database without it for none.
-        "instance_start_time": "0",
+        "instance_start_time": start_time(db),
         "props": {},
         "cluster": {"q": 1, "n": 1, "w": 1, "r": 1},
     }))
+}
+
+/// What replicators tell a database from a later one of its name by, before they write down that it has everything: in CouchDB when it was
+/// made, in microseconds in its first versions. Here as many digits of its uuid.
+fn start_time(db: &Db) -> String {
+    (u64::from_be_bytes(*db.uuid().as_bytes()) >> 11).to_string()
 }
 
 /// DELETE: the database with all its documents.
@@ -113,8 +118,8 @@ fn ok(status: StatusCode) -> Response {
 
 /// POST of `_ensure_full_commit`: everything that was answered is durable already.
 pub(in crate::api) async fn ensure_full_commit(call: Call) -> Result<Response, Error> {
-    call.db().await?;
-    let body = json!({"ok": true, "instance_start_time": "0"});
+    let db = call.db().await?;
+    let body = json!({"ok": true, "instance_start_time": start_time(&db)});
     Ok(answer::json(StatusCode::CREATED, &body))
 }
 

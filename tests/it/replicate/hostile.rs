@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use data_encoding::BASE64;
@@ -94,6 +95,39 @@ fn an_honest_server_is_believed() {
     assert_eq!(status, 200, "{text}");
     assert_eq!(peer.state("a").len(), 1);
     assert_eq!(peer.send("GET", "/db/a/a/x.txt", None).text(), "hello");
+}
+
+/// What was opened is deleted and made anew while documents are on their way: nothing is written down there as done.
+#[test]
+fn a_database_that_was_made_anew_gets_no_checkpoint() {
+    let peer = Peer::new();
+    peer.create("a");
+    let from = |second: &'static str| {
+        let (asked, kept) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&kept);
+        let address = serve(move |method, path| match (method, path) {
+            ("GET", "/db/") => {
+                let started = if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                    "17"
+                } else {
+                    second
+                };
+                let info = json!({"db_name": "db", "update_seq": "1-x", "instance_start_time": started});
+                (200, info.to_string(), 0)
+            }
+            _ => {
+                counted.fetch_add(usize::from(method == "PUT"), Ordering::SeqCst);
+                honest(method, path)
+            }
+        });
+        (address, kept)
+    };
+    let (address, kept) = from("18");
+    let (status, text) = pull(&peer, address);
+    assert_eq!((status, kept.load(Ordering::SeqCst)), (404, 0), "{text}");
+    let (address, kept) = from("17");
+    let (status, text) = pull(&peer, address);
+    assert_eq!((status, kept.load(Ordering::SeqCst)), (200, 1), "{text}");
 }
 
 #[test]
