@@ -160,7 +160,8 @@ pub(super) trait Peer: Send + Sync {
     fn commit(&self) -> Answering<'_, ()>;
     /// What it keeps under this name.
     fn checkpoint(&self, id: LocalId) -> Answering<'_, Option<Kept>>;
-    /// Keeps this in place of what has revision `rev`; the revision it has then. Fails with [`Trouble::Conflict`].
+    /// Keeps this in place of what has revision `rev`; the revision it has then. Fails with [`Trouble::Conflict`], and with
+    /// [`Trouble::Missing`] where what was opened is gone, also where there is another of its name.
     fn keep(&self, id: LocalId, rev: Option<String>, checkpoint: Checkpoint) -> Answering<'_, String>;
     /// What changed.
     fn changes(&self, ask: ChangesAsk) -> Answering<'_, Page>;
