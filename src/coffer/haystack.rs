@@ -46,7 +46,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::backend::{
-    Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat, Status,
+    Aside, Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat,
+    Status,
 };
 use super::error::Error;
 use super::frame::{Compression, Packed};
@@ -54,7 +55,7 @@ use super::space;
 use crate::id::{BlobId, Sha256Id};
 use index::Index;
 use needle::{HEADER_BYTES, Header, Killed, Kind, alias_key};
-use reader::NeedleReader;
+use reader::{NeedleReader, as_damage};
 use run::{Entry, Run};
 use volume::{SOLO, Volumes};
 use writer::{Change, Effect, Writer};
@@ -496,7 +497,8 @@ impl Core {
                 return Ok(None);
             };
             if let Some(volume) = self.volumes.get(entry.volume)? {
-                return NeedleReader::open(volume, entry.offset, *id, entry.len, class_of(&entry)).map(Some);
+                let opened = NeedleReader::open(volume, entry.offset, *id, entry.len, class_of(&entry));
+                return opened.map(Some).map_err(as_damage(*id));
             }
             if last_try {
                 return Err(Error::Corrupt { id: *id });
@@ -658,8 +660,8 @@ impl Backend for Haystack {
         self.core.add_alias(alias, id)
     }
 
-    fn quarantine(&self, id: &BlobId) -> Result<(), Error> {
-        check::quarantine(&self.core, id)
+    fn quarantine(&self, id: &BlobId, which: Aside) -> Result<bool, Error> {
+        check::quarantine(&self.core, id, which)
     }
 
     fn compact(&self, stop: &dyn Fn() -> bool) -> Result<Compaction, Error> {

@@ -9,7 +9,7 @@ use super::layout::{self, Leaf};
 use super::listing::{Contents, leaves};
 use super::place::{Folder, Place, read_file};
 use super::{alias, outboard};
-use crate::coffer::backend::{CheckOptions, CheckReport, Class, Stat};
+use crate::coffer::backend::{Aside, CheckOptions, CheckReport, Class, Stat};
 use crate::coffer::error::Error;
 use crate::id::BlobId;
 
@@ -125,9 +125,12 @@ impl Check<'_> {
     }
 
     fn damaged(&mut self, id: &BlobId) -> Result<(), Error> {
-        self.report.damaged.push(*id);
         if self.options.repair {
-            self.place.quarantine(id)?;
+            // Else it is gone, or was put again since it was read.
+            if !self.place.quarantine(id, Aside::Damaged)? {
+                return Ok(());
+            }
+        self.report.damaged.push(*id);
             self.report.quarantined.push(*id);
         }
         Ok(())

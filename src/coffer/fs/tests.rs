@@ -4,14 +4,17 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::slice;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::layout::{self, Leaf};
 use super::{Fs, outboard};
-use crate::coffer::backend::{Backend, CheckOptions, CheckReport, Class, read_whole};
-use crate::coffer::contract::{Keeps, content, contract, folder, listed, noise, put, stat, stream};
+use crate::coffer::backend::{Aside, Backend, CheckOptions, CheckReport, Class, read_whole};
+use crate::coffer::contract::{
+    Keeps, content, contract, folder, listed, noise, packed, put, stat, stream,
+    what_was_put_again_outlives_who_met_the_damage,
+};
 use crate::coffer::error::Error;
 use crate::coffer::frame::FRAME_BYTES;
 use crate::id::{BlobId, Sha256Id};
@@ -150,7 +153,7 @@ fn a_blob_of_both_classes_is_pinned_and_listed_deleted_and_mended_as_one() {
     assert_eq!(store.delete(&[id, id]).unwrap(), [true, false]);
     assert_eq!(stat(&store, &id), None);
     let (id, _) = twice(b"three");
-    store.quarantine(&id).unwrap();
+    assert!(store.quarantine(&id, Aside::Any).unwrap());
     assert_eq!(stat(&store, &id), None);
     // Both files are kept, one blob is gone.
     assert_eq!((store.status().quarantined, store.status().blobs), (2, 1));
@@ -378,7 +381,7 @@ fn after_a_failed_write_the_store_is_read_only_until_it_is_reopened() {
     let new = dir.path().join("new");
     fs::remove_dir_all(&new).unwrap();
     fs::write(&new, []).unwrap();
-    let packed = crate::coffer::contract::packed(b"after", Class::Part);
+    let packed = packed(b"after", Class::Part);
     assert!(matches!(
         store.append(slice::from_ref(&packed)),
         Err(Error::Io { .. })
@@ -391,7 +394,7 @@ fn after_a_failed_write_the_store_is_read_only_until_it_is_reopened() {
     assert!(refused(incoming.write(&noise(1, FRAME_BYTES)).err()));
     assert!(incoming.finish(None).is_err());
     assert!(refused(store.delete(&[id]).err()));
-    assert!(refused(store.quarantine(&id).err()));
+    assert!(refused(store.quarantine(&id, Aside::Damaged).err()));
     assert!(refused(
         store.add_alias(&Sha256Id::from_bytes([1; 32]), &id).err()
     ));
@@ -439,4 +442,14 @@ fn what_may_not_be_changed_stops_no_other_write() {
     let broken = std::io::Error::from_raw_os_error(5);
     assert!(matches!(store.place.failed(dir.path(), broken), Error::Io { .. }));
     assert!(store.status().read_only.is_some());
+}
+
+#[test]
+fn a_blob_that_was_put_again_is_not_set_aside_for_the_copy_before() {
+    let dir = folder();
+    let store = Fs::create(dir.path()).unwrap();
+    what_was_put_again_outlives_who_met_the_damage(Arc::new(store), |id| {
+        let path = layout::blob_path(dir.path(), id, Class::Pinned);
+        flip(&path, 2 * FRAME_BYTES as u64 + 5);
+    });
 }

@@ -16,7 +16,7 @@ use super::manifest::{self, Checkpoint, Tally};
 use super::needle::{Header, Kind};
 use super::run::{Entry, Run};
 use super::scan::{Found, Scan};
-use super::tail::{Flushed, cut, is_whole};
+use super::tail::{Flushed, cut, is_torn};
 use super::volume::{PAGE_BYTES, SOLO, Volumes};
 use crate::coffer::error::Error;
 use crate::durable;
@@ -177,7 +177,7 @@ fn scan_volume(
             Found::Damage(..) => continue,
         };
         // Below the mark a damaged body still belongs into the index: reading it reports the damage.
-        if offset >= mark && !is_whole(&volume, offset, &header) {
+        if offset >= mark && is_torn(&volume, offset, &header) {
             return Ok((offset, true));
         }
         tally.next_seq = tally.next_seq.max(header.seq + 1);

@@ -15,7 +15,7 @@ use super::manifest::{self, Checkpoint, Tally};
 use super::needle::{Header, Killed, Kind};
 use super::run::Entry;
 use super::scan::{Found, Scan};
-use super::tail::{Flushed, cut, is_whole, set_aside};
+use super::tail::{Flushed, cut, is_torn, set_aside};
 use super::volume::{PAGE_BYTES, SOLO, Volume, Volumes};
 use super::writer::{Effect, Writer};
 use super::{Core, HaystackOptions, Runs, rebuild};
@@ -188,7 +188,7 @@ fn tail_of(volume: &Arc<Volume>, from: u64) -> Result<Vec<(Found, bool)>, Error>
     let mut found = Vec::new();
     while let Some(item) = scan.next()? {
         let whole = match item {
-            Found::Needle(offset, header) => is_whole(volume, offset, &header),
+            Found::Needle(offset, header) => !is_torn(volume, offset, &header),
             Found::Damage(..) => false,
         };
         found.push((item, whole));

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use super::volume::PAGE_BYTES;
 use super::*;
 use crate::coffer::backend::read_whole;
+use crate::coffer::contract::what_was_put_again_outlives_who_met_the_damage;
+use crate::coffer::frame::FRAME_BYTES;
 
 const SMALL: HaystackOptions = HaystackOptions {
     volume_bytes: 64 * 1024,
@@ -287,7 +290,7 @@ fn a_quarantined_large_blob_keeps_its_bytes_without_a_copy() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let id = large(&store, 9);
-    store.quarantine(&id).unwrap();
+    assert!(store.quarantine(&id, Aside::Any).unwrap());
     assert_eq!(store.stat(&[id]).unwrap(), [None]);
     assert_eq!(store.status().quarantined, 1);
     assert_eq!(large(&store, 9), id);
@@ -371,4 +374,43 @@ fn the_number_of_a_deleted_large_blob_is_not_given_again() {
     let third = large(&store, 3);
     kill(store);
     assert!(readable(&open(folder.path()), &third));
+}
+
+#[test]
+fn a_blob_that_was_put_again_is_not_set_aside_for_the_copy_before() {
+    let dir = TempDir::new().unwrap();
+    what_was_put_again_outlives_who_met_the_damage(Arc::new(open(dir.path())), |_| {
+        let last_frame = PAGE_BYTES + (HEADER_BYTES + 2 * FRAME_BYTES) as u64;
+        flip(&volume(&dir, 0), last_frame + 5);
+    });
+}
+
+#[test]
+fn a_damaged_blob_whose_bytes_can_not_be_kept_stays_and_keeps_its_volume() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    let ids = put(&store, 0..100);
+    let stay = [ids[0], ids[99]];
+    store.delete(&ids[1..99]).unwrap();
+    flip(&volume(&dir, 0), PAGE_BYTES + HEADER_BYTES as u64 + 5);
+    // A file where the folder should be stands for a disk without room.
+    let aside = dir.path().join("quarantine");
+    fs::remove_dir(&aside).unwrap();
+    fs::write(&aside, []).unwrap();
+    let refused = store.quarantine(&ids[0], Aside::Damaged);
+    assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
+    assert!(
+        store.compact(&|| false).unwrap().freed_bytes > 0,
+        "other volumes go"
+    );
+    assert_eq!(listed(&store), sorted(stay.to_vec()));
+    assert!(volume(&dir, 0).exists() && !volume(&dir, 1).exists());
+    fs::remove_file(&aside).unwrap();
+    fs::create_dir(&aside).unwrap();
+    store.compact(&|| false).unwrap();
+    assert_eq!(listed(&store), stay[1..]);
+    assert!(readable(&store, &ids[99]));
+    assert!(!volume(&dir, 0).exists());
+    let kept = fs::read_dir(&aside).unwrap().next().unwrap().unwrap();
+    assert_eq!(kept.metadata().unwrap().len(), 3080);
 }
