@@ -117,7 +117,8 @@ impl Haystack {
     /// Reads the last checkpoint and what came after it; reads all volumes where that can't be trusted.
     ///
     /// # Errors
-    /// [`Error::Newer`], [`Error::Damaged`], [`Error::Io`]. A disk that can't be written opens read only.
+    /// [`Error::Newer`], [`Error::Damaged`], [`Error::Io`]. A disk that can't be written opens read only, and so does one
+    /// of whose volumes can't be read where all must be.
     pub fn open(folder: &Path, options: HaystackOptions) -> Result<Haystack, Error> {
         recover::open(folder, options).map(|core| Haystack { core: Arc::new(core) })
     }

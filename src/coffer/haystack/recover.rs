@@ -40,7 +40,10 @@ pub(super) fn open(folder: &Path, options: HaystackOptions) -> Result<Core, Erro
     let checkpoint = checkpoint.filter(|checkpoint| all_there(checkpoint, &present));
     let (checkpoint, rebuilt) = match checkpoint {
         Some(checkpoint) => (checkpoint, false),
-        None => (rebuild::from_volumes(folder, &volumes, key, true)?, true),
+        None => (
+            rebuild::from_volumes(folder, &volumes, key, Some(&mut fault))?,
+            true,
+        ),
     };
     let Checkpoint {
         runs,
@@ -48,7 +51,9 @@ pub(super) fn open(folder: &Path, options: HaystackOptions) -> Result<Core, Erro
         mut tally,
         ..
     } = checkpoint;
-    remove_unknown_runs(folder, &runs.iter().map(|run| run.number).collect::<Vec<_>>())?;
+    if fault.is_none() {
+        remove_unknown_runs(folder, &runs.iter().map(|run| run.number).collect::<Vec<_>>())?;
+    }
     let index = Index::new(runs);
     if !rebuilt {
         let mut tail = Vec::new();
@@ -80,7 +85,10 @@ pub(super) fn open(folder: &Path, options: HaystackOptions) -> Result<Core, Erro
         }
         replay(&index, &volumes, &mut tally, tail)?;
     }
-    let active = active_volume(&volumes, &tally, options.volume_bytes)?;
+    let active = match fault {
+        None => active_volume(&volumes, &tally, options.volume_bytes)?,
+        Some(_) => None,
+    };
     let quarantined = needles_in(&folder.join("quarantine"));
     Ok(Core {
         folder: folder.to_owned(),

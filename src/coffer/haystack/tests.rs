@@ -414,3 +414,61 @@ fn a_damaged_blob_whose_bytes_can_not_be_kept_stays_and_keeps_its_volume() {
     let kept = fs::read_dir(&aside).unwrap().next().unwrap().unwrap();
     assert_eq!(kept.metadata().unwrap().len(), 3080);
 }
+
+/// Puts a folder where a volume is, which stands for a disk that can't read it for a while.
+fn hide(path: &Path) -> impl FnOnce() + use<> {
+    let (path, aside) = (path.to_owned(), path.with_extension("hidden"));
+    fs::rename(&path, &aside).unwrap();
+    fs::create_dir(&path).unwrap();
+    move || {
+        fs::remove_dir(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+    }
+}
+
+#[test]
+fn a_volume_that_can_not_be_read_while_the_index_is_rebuilt_costs_nothing_once_it_can() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    let mut ids = put(&store, 0..70);
+    ids.extend([large(&store, 1), large(&store, 2)]);
+    store.delete(&ids[3..6]).unwrap();
+    ids.drain(3..6);
+    let expected = sorted(ids);
+    drop(store);
+    let solo = dir.path().join("solo/000/00000000.vol");
+    for path in [volume(&dir, 0), volume(&dir, 3), solo] {
+        assert!(path.exists());
+        lose_index(dir.path());
+        let show = hide(&path);
+        let store = open(dir.path());
+        assert!(store.status().read_only.is_some(), "{}", path.display());
+        let rest = listed(&store);
+        assert!(!rest.is_empty() && rest.len() < expected.len());
+        assert!(rest.iter().all(|id| readable(&store, id)));
+        show();
+        assert!(matches!(store.compact(&|| false), Err(Error::ReadOnly { .. })));
+        drop(store);
+        let store = open(dir.path());
+        assert_eq!(store.status().read_only, None);
+        assert_eq!(listed(&store), expected, "{}", path.display());
+        store.compact(&|| false).unwrap();
+        assert!(expected.iter().all(|id| readable(&store, id)));
+    }
+}
+
+#[test]
+fn an_index_is_not_rebuilt_in_use_without_a_volume_that_can_not_be_read() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    // More volumes than are kept open.
+    let ids = put(&store, 0..400);
+    let show = hide(&volume(&dir, 0));
+    assert!(matches!(rebuild::rebuild(&store.core), Err(Error::Io { .. })));
+    show();
+    store.compact(&|| false).unwrap();
+    assert_eq!(listed(&store), sorted(ids.clone()));
+    assert!(ids.iter().all(|id| readable(&store, id)));
+    drop(store);
+    assert_eq!(listed(&open(dir.path())).len(), ids.len());
+}
