@@ -453,3 +453,21 @@ fn a_blob_that_was_put_again_is_not_set_aside_for_the_copy_before() {
         flip(&path, 2 * FRAME_BYTES as u64 + 5);
     });
 }
+
+#[test]
+fn a_put_of_what_is_set_aside_before_its_flush_is_stored() {
+    let dir = folder();
+    let store = Fs::create(dir.path()).unwrap();
+    for bytes in [noise(1, 3000), noise(2, 2 * FRAME_BYTES)] {
+        let id = put(&store, &bytes, Class::Pinned).id;
+        flip(&layout::blob_path(dir.path(), &id, Class::Pinned), 5);
+        assert!(!store.append(&[packed(&bytes, Class::Pinned)]).unwrap()[0].fresh);
+        assert!(store.quarantine(&id, Aside::Damaged).unwrap());
+        assert_eq!(stat(&store, &id), None);
+        store.flush().unwrap();
+        assert!(content(&store, &id).unwrap() == bytes);
+        assert_eq!(stat(&store, &id).unwrap().class, Class::Pinned);
+    }
+    assert!(is_healthy(&check(&store, REPAIR)));
+    assert_eq!(store.status().blobs, 2);
+}
