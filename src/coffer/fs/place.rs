@@ -356,6 +356,16 @@ impl Place {
         Ok(())
     }
 
+    /// Removes the part of a blob that is pinned: what a put on one host and a pin on another at once may leave. For
+    /// when the pinned file was found whole; it may have been deleted since, and the part put by itself.
+    pub(super) fn remove_second(&self, id: &BlobId) -> Result<(), Error> {
+        let _names = self.names();
+        if self.lookup(id)?.is_some_and(|stat| stat.class == Class::Pinned) {
+            self.remove(&layout::blob_path(&self.root, id, Class::Part))?;
+        }
+        Ok(())
+    }
+
     fn unlink(&self, id: &BlobId) -> Result<bool, Error> {
         let _names = self.names();
         let found = self.lookup(id)?;

@@ -471,3 +471,39 @@ fn a_put_of_what_is_set_aside_before_its_flush_is_stored() {
     assert!(is_healthy(&check(&store, REPAIR)));
     assert_eq!(store.status().blobs, 2);
 }
+
+#[test]
+fn of_a_blob_of_both_classes_only_what_is_damaged_goes_and_it_stays_pinned() {
+    let dir = folder();
+    let store = Fs::create(dir.path()).unwrap();
+    for damaged in [Class::Part, Class::Pinned] {
+        let id = put(&store, b"twice", Class::Pinned).id;
+        let [part, pinned] =
+            [Class::Part, Class::Pinned].map(|class| layout::blob_path(dir.path(), &id, class));
+        fs::copy(&pinned, &part).unwrap();
+        flip(&layout::blob_path(dir.path(), &id, damaged), 2);
+        let glance = CheckOptions {
+            read_data: false,
+            repair: true,
+        };
+        assert!(is_healthy(&check(&store, glance)));
+        assert!(part.exists(), "nobody knows yet which of the two is whole");
+        check(&store, REPAIR);
+        assert!(!part.exists());
+        assert_eq!(stat(&store, &id).unwrap().class, Class::Pinned);
+        assert_eq!(content(&store, &id).unwrap(), &b"twice"[..]);
+        assert_eq!(store.status().blobs, 1);
+    }
+}
+
+#[test]
+fn a_part_that_was_put_after_its_pinned_blob_was_deleted_is_no_second_file_of_it() {
+    let dir = folder();
+    let store = Fs::create(dir.path()).unwrap();
+    let id = put(&store, b"blob", Class::Pinned).id;
+    // A check has read the pinned file when this comes.
+    store.delete(&[id]).unwrap();
+    put(&store, b"blob", Class::Part);
+    store.place.remove_second(&id).unwrap();
+    assert_eq!(content(&store, &id).unwrap(), &b"blob"[..]);
+}
