@@ -491,17 +491,16 @@ impl Core {
         Header::decode(&bytes, &volume.key).map(|header| header.span())
     }
 
-    /// Opens a blob by its entry; once more where a compaction moved it meanwhile.
+    /// Opens a blob by its entry; again as often as a compaction moved it meanwhile.
     fn open_reader(&self, id: &BlobId) -> Result<Option<NeedleReader>, Error> {
-        for last_try in [false, true] {
-            let Some(entry) = self.index.live(id)? else {
-                return Ok(None);
-            };
+        let mut gone = None;
+        while let Some(entry) = self.index.live(id)? {
             if let Some(volume) = self.volumes.get(entry.volume)? {
                 let opened = NeedleReader::open(volume, entry.offset, *id, entry.len, class_of(&entry));
                 return opened.map(Some).map_err(as_damage(*id));
             }
-            if last_try {
+            // The index names the new place before the old one goes.
+            if gone.replace(entry) == Some(entry) {
                 return Err(Error::Corrupt { id: *id });
             }
         }
