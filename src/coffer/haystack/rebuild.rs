@@ -178,7 +178,11 @@ fn scan_volume(
     let len = volume.len()?;
     let mut mark = match flushed {
         Flushed::All => u64::MAX,
-        Flushed::AsNeedlesSay => PAGE_BYTES,
+        Flushed::AsNeedlesSay => {
+            // As in the tail of any volume: a failed flush may have left pages that count as written.
+            volume.uncache(0, 0);
+            PAGE_BYTES
+        }
     };
     let mut scan = Scan::new(Arc::clone(&volume), PAGE_BYTES)?;
     while let Some(found) = scan.next()? {

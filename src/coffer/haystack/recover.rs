@@ -144,6 +144,8 @@ fn read_tail(
     if len <= known {
         return Ok(known.min(len.max(PAGE_BYTES)));
     }
+    // After a flush that failed, pages may count as written that never were: what is shown is read from the medium.
+    volume.uncache(known, 0);
     let found = tail_of(&volume, known)?;
     let mark = match flushed {
         Flushed::All => len,
