@@ -472,3 +472,16 @@ fn an_index_is_not_rebuilt_in_use_without_a_volume_that_can_not_be_read() {
     drop(store);
     assert_eq!(listed(&open(dir.path())).len(), ids.len());
 }
+
+#[test]
+fn a_blob_whose_volume_is_gone_is_damaged_and_can_be_put_again() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    let ids = put(&store, 0..2);
+    let entry = store.core.index.live(&ids[0]).unwrap().unwrap();
+    store.core.index.insert([(ids[0], Entry { volume: 99, ..entry })]);
+    assert!(matches!(store.open(&ids[0]), Err(Error::Corrupt { .. })));
+    assert!(store.quarantine(&ids[0], Aside::Damaged).unwrap());
+    put(&store, 0..1);
+    assert!(ids.iter().all(|id| readable(&store, id)));
+}
