@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::volume::PAGE_BYTES;
 use super::*;
 use crate::coffer::backend::read_whole;
+use crate::coffer::commit;
 use crate::coffer::contract::what_was_put_again_outlives_who_met_the_damage;
 use crate::coffer::frame::FRAME_BYTES;
 
@@ -484,4 +485,26 @@ fn a_blob_whose_volume_is_gone_is_damaged_and_can_be_put_again() {
     assert!(store.quarantine(&ids[0], Aside::Damaged).unwrap());
     put(&store, 0..1);
     assert!(ids.iter().all(|id| readable(&store, id)));
+}
+
+#[test]
+fn a_group_with_a_blob_that_is_set_aside_before_the_flush_is_not_called_stored() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    let id = put(&store, 0..1)[0];
+    let group = [blob(0), blob(1)];
+    let publishing = store.core.publishing();
+    std::thread::scope(|scope| {
+        let stored = scope.spawn(|| commit::store(&store, &group));
+        while store.core.writer().is_flushed() && !stored.is_finished() {
+            std::hint::spin_loop();
+        }
+        // It was appended and waits for its flush: what sets the other one aside meanwhile ends so.
+        let entry = store.core.index.live(&id).unwrap().unwrap();
+        store.core.index.insert([(id, Entry { dead: true, ..entry })]);
+        drop(publishing);
+        assert!(matches!(stored.join().unwrap(), Err(Error::Busy)));
+    });
+    assert!(commit::store(&store, &group).unwrap()[0].fresh);
+    assert!(readable(&store, &id));
 }
