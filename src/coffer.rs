@@ -40,8 +40,8 @@ use tokio::sync::broadcast;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 pub use backend::{
-    Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat, Status,
-    clamp, read_whole,
+    Aside, Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat,
+    Status, clamp, read_whole,
 };
 pub use carry::{Carrier, CarryError};
 pub use error::Error;
@@ -275,8 +275,13 @@ impl Store {
     /// Sets a blob aside that a read found damaged. Best effort: the read already answers with the damage,
     /// and a check finds the blob again.
     async fn set_aside(&self, id: BlobId) {
-        match self.run(move |backend| backend.quarantine(&id)).await {
-            Ok(()) => {
+        match self
+            .run(move |backend| backend.quarantine(&id, Aside::Damaged))
+            .await
+        {
+            // Another reader was first, and the blob may have been put again since.
+            Ok(false) => {}
+            Ok(true) => {
                 tracing::error!(%id, "a damaged blob was set aside: put it again or fetch it from a peer");
                 self.announce(Change::Quarantined(id));
             }

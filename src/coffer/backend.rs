@@ -97,6 +97,15 @@ pub struct CheckReport {
     pub notes: Vec<String>,
 }
 
+/// Which copy of a blob may be set aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// The one that is there now, if it is damaged: since somebody met damage the blob may have been put again.
+    Damaged,
+    /// The one that is there now, whatever it is.
+    Any,
+}
+
 /// An iterator over stored blobs in ascending order of id.
 pub type Listing<'a> = Box<dyn Iterator<Item = Result<Stat, Error>> + Send + 'a>;
 
@@ -158,12 +167,13 @@ pub trait Backend: Send + Sync + 'static {
     /// As [`Backend::flush`].
     fn add_alias(&self, alias: &Sha256Id, id: &BlobId) -> Result<(), Error>;
 
-    /// Sets a damaged blob aside: it is no longer stored (so that it can be put again), its bytes are kept
-    /// for whoever wants to look at them. Durable on return; an unknown id is no error.
+    /// Sets a blob aside: it is no longer stored (so that it can be put again), its bytes are kept for whoever
+    /// wants to look at them, as far as they can be read. Says whether that was done: what is there now is read
+    /// before, and an unknown id is no error. Durable on return.
     ///
     /// # Errors
-    /// As [`Backend::flush`].
-    fn quarantine(&self, id: &BlobId) -> Result<(), Error>;
+    /// As [`Backend::flush`]. Where its bytes can't be kept ([`Error::NoSpace`], [`Error::Io`]) the blob stays.
+    fn quarantine(&self, id: &BlobId, which: Aside) -> Result<bool, Error>;
 
     /// Gives the space of deleted blobs back while serving goes on, until `stop` says so.
     ///

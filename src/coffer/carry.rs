@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ring::digest;
 
-use super::backend::{Backend, CheckOptions, Listing, Reader, Stat, read_whole};
+use super::backend::{Aside, Backend, CheckOptions, Listing, Reader, Stat, read_whole};
 use super::error::Error;
 use super::frame::{Compression, Packed};
 use super::switch::{Ids, Switch, Touched};
@@ -228,8 +228,11 @@ impl Carrier<'_> {
         };
         match carried {
             Err(Error::Corrupt { id }) if id == wanted.id => {
+                if !from.quarantine(&id, Aside::Damaged)? {
+                    // What is there by now is whole, and must not stay behind: another attempt carries it.
+                    return Err(Error::Busy.into());
+                }
                 tracing::error!(%id, "a damaged blob was set aside, and is not carried: put it again or fetch it from a peer");
-                from.quarantine(&id)?;
             }
             carried => carried?,
         }

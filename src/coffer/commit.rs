@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::backend::{Backend, Put};
 use super::error::Error;
 use super::frame::Packed;
+use crate::id::BlobId;
 
 /// Stored bytes that may wait for a flush: what a slow card makes us hold in memory at most.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -113,10 +114,7 @@ fn run(backend: &dyn Backend, mut receiver: mpsc::Receiver<Waiting>) {
             .drain(..)
             .map(|waiting: Waiting| (waiting.packed, (waiting.answer, waiting._place)))
             .unzip();
-        match backend
-            .append(&batch)
-            .and_then(|puts| backend.flush().map(|()| puts))
-        {
+        match store(backend, &batch) {
             Ok(puts) => {
                 for ((answer, _place), put) in answers.into_iter().zip(puts) {
                     // Who went away meanwhile has its blob stored all the same.
@@ -136,6 +134,21 @@ fn run(backend: &dyn Backend, mut receiver: mpsc::Receiver<Waiting>) {
             }
         }
     }
+}
+
+/// Stores a group; durable on return.
+///
+/// # Errors
+/// As [`Backend::append`] and [`Backend::flush`]. [`Error::Busy`] where a blob that was there was set aside before the
+/// flush, being damaged, or deleted: put again, it is stored.
+pub(super) fn store(backend: &dyn Backend, batch: &[Packed]) -> Result<Vec<Put>, Error> {
+    let puts = backend.append(batch)?;
+    backend.flush()?;
+    let there: Vec<BlobId> = puts.iter().filter(|put| !put.fresh).map(|put| put.id).collect();
+    if !there.is_empty() && backend.stat(&there)?.contains(&None) {
+        return Err(Error::Busy);
+    }
+    Ok(puts)
 }
 
 /// Blobs of the last groups: as many clients as put at once are likely to do so again.

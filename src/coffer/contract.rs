@@ -18,9 +18,10 @@ use blake3::Hasher;
 use bytes::Bytes;
 use tempfile::TempDir;
 
+use super::Store;
 use super::backend::{Backend, Class, Put, Stat, read_whole};
 use super::error::Error;
-use super::frame::{Compression, Packed};
+use super::frame::{Compression, FRAME_BYTES, Packed};
 use super::haystack::{Haystack, HaystackOptions};
 use super::memory::Memory;
 use crate::id::BlobId;
@@ -239,4 +240,33 @@ fn assert_absent(backend: &dyn Backend, id: &BlobId) {
         listed(backend, None).iter().all(|stat| stat.id != *id),
         "{id} is listed"
     );
+}
+
+/// Two readers of one blob meet its damage, the second of them after it was set aside and put again: that copy stays.
+pub(crate) fn what_was_put_again_outlives_who_met_the_damage(
+    backend: Arc<dyn Backend>,
+    damage: impl FnOnce(&BlobId),
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime");
+    let store = Store::new(Arc::clone(&backend), Compression::OFF).expect("a store");
+    let bytes = noise(1, 3 * FRAME_BYTES);
+    let id = stream(&*backend, &bytes, Class::Pinned, None).expect("a blob").id;
+    runtime.block_on(async {
+        let reading = async || store.get(id).await.expect("get").expect("stored");
+        let (mut first, mut second) = (reading().await, reading().await);
+        for reader in [&mut first, &mut second] {
+            assert!(reader.read_at(0).await.expect("a frame") == bytes[..FRAME_BYTES]);
+        }
+        damage(&id);
+        let last = 2 * FRAME_BYTES as u64;
+        let is_corrupt = |read| matches!(read, Err(Error::Corrupt { .. }));
+        assert!(is_corrupt(first.read_at(last).await));
+        assert_absent(&*backend, &id);
+        stream(&*backend, &bytes, Class::Pinned, None).expect("put again");
+        assert!(is_corrupt(second.read_at(last).await));
+    });
+    assert_stored(&*backend, &bytes, Class::Pinned);
+    assert_eq!(backend.status().quarantined, 1);
 }

@@ -48,7 +48,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::backend::{
-    Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat, Status,
+    Aside, Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat,
+    Status,
 };
 use super::error::Error;
 use super::frame::Packed;
@@ -58,6 +59,7 @@ use count::Counts;
 use incoming::FsIncoming;
 use pending::Pending;
 use place::Place;
+pub(super) use place::link;
 use reader::FsReader;
 
 /// Blobs as files of one folder. See the module's head.
@@ -150,8 +152,8 @@ impl Backend for Fs {
         alias::add(&self.place, alias, id)
     }
 
-    fn quarantine(&self, id: &BlobId) -> Result<(), Error> {
-        self.place.quarantine(id)
+    fn quarantine(&self, id: &BlobId, which: Aside) -> Result<bool, Error> {
+        self.place.quarantine(id, which)
     }
 
     fn compact(&self, stop: &dyn Fn() -> bool) -> Result<Compaction, Error> {

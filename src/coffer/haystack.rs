@@ -46,7 +46,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::backend::{
-    Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat, Status,
+    Aside, Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat,
+    Status,
 };
 use super::error::Error;
 use super::frame::{Compression, Packed};
@@ -54,7 +55,7 @@ use super::space;
 use crate::id::{BlobId, Sha256Id};
 use index::Index;
 use needle::{HEADER_BYTES, Header, Killed, Kind, alias_key};
-use reader::NeedleReader;
+use reader::{NeedleReader, as_damage};
 use run::{Entry, Run};
 use volume::{SOLO, Volumes};
 use writer::{Change, Effect, Writer};
@@ -116,7 +117,8 @@ impl Haystack {
     /// Reads the last checkpoint and what came after it; reads all volumes where that can't be trusted.
     ///
     /// # Errors
-    /// [`Error::Newer`], [`Error::Damaged`], [`Error::Io`]. A disk that can't be written opens read only.
+    /// [`Error::Newer`], [`Error::Damaged`], [`Error::Io`]. A disk that can't be written opens read only, and so does one
+    /// of whose volumes can't be read where all must be.
     pub fn open(folder: &Path, options: HaystackOptions) -> Result<Haystack, Error> {
         recover::open(folder, options).map(|core| Haystack { core: Arc::new(core) })
     }
@@ -489,16 +491,16 @@ impl Core {
         Header::decode(&bytes, &volume.key).map(|header| header.span())
     }
 
-    /// Opens a blob by its entry; once more where a compaction moved it meanwhile.
+    /// Opens a blob by its entry; again as often as a compaction moved it meanwhile.
     fn open_reader(&self, id: &BlobId) -> Result<Option<NeedleReader>, Error> {
-        for last_try in [false, true] {
-            let Some(entry) = self.index.live(id)? else {
-                return Ok(None);
-            };
+        let mut gone = None;
+        while let Some(entry) = self.index.live(id)? {
             if let Some(volume) = self.volumes.get(entry.volume)? {
-                return NeedleReader::open(volume, entry.offset, *id, entry.len, class_of(&entry)).map(Some);
+                let opened = NeedleReader::open(volume, entry.offset, *id, entry.len, class_of(&entry));
+                return opened.map(Some).map_err(as_damage(*id));
             }
-            if last_try {
+            // The index names the new place before the old one goes.
+            if gone.replace(entry) == Some(entry) {
                 return Err(Error::Corrupt { id: *id });
             }
         }
@@ -658,8 +660,8 @@ impl Backend for Haystack {
         self.core.add_alias(alias, id)
     }
 
-    fn quarantine(&self, id: &BlobId) -> Result<(), Error> {
-        check::quarantine(&self.core, id)
+    fn quarantine(&self, id: &BlobId, which: Aside) -> Result<bool, Error> {
+        check::quarantine(&self.core, id, which)
     }
 
     fn compact(&self, stop: &dyn Fn() -> bool) -> Result<Compaction, Error> {

@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 use bytes::Bytes;
 
 use super::backend::{
-    Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat, Status,
+    Aside, Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat,
+    Status,
 };
 use super::error::Error;
 use super::frame::{FRAME_BYTES, Packed};
@@ -138,12 +139,15 @@ impl Backend for Memory {
         Ok(())
     }
 
-    fn quarantine(&self, id: &BlobId) -> Result<(), Error> {
+    fn quarantine(&self, id: &BlobId, which: Aside) -> Result<bool, Error> {
         let mut state = self.state();
-        if let Some((_, bytes)) = state.blobs.remove(id) {
-            state.quarantined.push((*id, bytes));
+        let is_meant = |bytes: &Bytes| which == Aside::Any || BlobId::of(bytes) != *id;
+        if !state.blobs.get(id).is_some_and(|(_, bytes)| is_meant(bytes)) {
+            return Ok(false);
         }
-        Ok(())
+        let taken = state.blobs.remove(id).map(|(_, bytes)| (*id, bytes));
+        state.quarantined.extend(taken);
+        Ok(true)
     }
 
     fn compact(&self, _stop: &dyn Fn() -> bool) -> Result<Compaction, Error> {
@@ -163,7 +167,7 @@ impl Backend for Memory {
             if BlobId::of(&bytes) != id {
                 report.damaged.push(id);
                 if options.repair {
-                    self.quarantine(&id)?;
+                    self.quarantine(&id, Aside::Damaged)?;
                     report.quarantined.push(id);
                 }
             }

@@ -20,7 +20,8 @@ use bytes::{Bytes, BytesMut};
 use self::download::open_download;
 use self::wire::{BatchAnswer, Deleted, Lines, Stats, StoreAnswer, class_text, record_head};
 use super::backend::{
-    Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat, Status,
+    Aside, Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat,
+    Status,
 };
 use super::error::Error;
 use super::frame::{FRAME_BYTES, Packed};
@@ -287,7 +288,7 @@ impl Backend for Remote {
     }
 
     /// A node sets aside what it finds damaged when it is asked for it; from here that can't be done.
-    fn quarantine(&self, id: &BlobId) -> Result<(), Error> {
+    fn quarantine(&self, id: &BlobId, _which: Aside) -> Result<bool, Error> {
         Err(self.garbled(&format!(
             "blob {id} came damaged: run `refuge check --read-data` there"
         )))

@@ -11,7 +11,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use super::backend::{
-    Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat, Status,
+    Aside, Backend, CheckOptions, CheckReport, Class, Compaction, Incoming, Listing, Put, Reader, Stat,
+    Status,
 };
 use super::error::Error;
 use super::frame::Packed;
@@ -243,9 +244,9 @@ impl Backend for Switch {
         done
     }
 
-    fn quarantine(&self, id: &BlobId) -> Result<(), Error> {
+    fn quarantine(&self, id: &BlobId, which: Aside) -> Result<bool, Error> {
         let _writing = self.inner.writing();
-        let done = self.inner.current().quarantine(id);
+        let done = self.inner.current().quarantine(id, which);
         self.inner.note([*id]);
         done
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
 use super::{Keeps, Subject, content, listed, noise, packed, prose, stream};
-use crate::coffer::backend::{Backend, CheckOptions, Class, Put};
+use crate::coffer::backend::{Aside, Backend, CheckOptions, Class, Put};
 use crate::coffer::error::Error;
 use crate::coffer::frame::FRAME_BYTES;
 use crate::coffer::memory::Memory;
@@ -29,7 +29,7 @@ enum Step {
     DropStream(usize),
     Delete(Vec<usize>),
     Alias(u8, usize),
-    Quarantine(usize),
+    Quarantine(usize, Aside),
     Compact,
     Check {
         read_data: bool,
@@ -82,6 +82,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Expect::Nothing),
         1 => Just(Expect::Wrong),
     ];
+    let aside = prop_oneof![2 => Just(Aside::Any), 1 => Just(Aside::Damaged)];
     prop_oneof![
         4 => vec((0..BLOBS, class()), 1..4).prop_map(Step::Put),
         2 => (0..BLOBS, class()).prop_map(|(blob, class)| Step::Append(blob, class)),
@@ -90,7 +91,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..BLOBS).prop_map(Step::DropStream),
         3 => vec(0..BLOBS, 1..4).prop_map(Step::Delete),
         1 => (0..3_u8, 0..BLOBS).prop_map(|(alias, blob)| Step::Alias(alias, blob)),
-        1 => (0..BLOBS).prop_map(Step::Quarantine),
+        1 => (0..BLOBS, aside).prop_map(|(blob, which)| Step::Quarantine(blob, which)),
         1 => Just(Step::Compact),
         1 => any::<(bool, bool)>().prop_map(|(read_data, repair)| Step::Check { read_data, repair }),
         2 => Just(Step::Reopen),
@@ -143,11 +144,11 @@ fn follow(subject: &Subject, blobs: &[Vec<u8>], steps: &[Step]) {
                     backend.add_alias(&alias, &BlobId::of(&blobs[*blob])).unwrap();
                 }
             }
-            Step::Quarantine(blob) => {
+            Step::Quarantine(blob, which) => {
                 settle(pair);
-                for backend in pair {
-                    backend.quarantine(&BlobId::of(&blobs[*blob])).unwrap();
-                }
+                let id = BlobId::of(&blobs[*blob]);
+                let answers = pair.map(|backend| backend.quarantine(&id, *which).unwrap());
+                assert_eq!(answers[0], answers[1], "{step:?}");
             }
             Step::Compact => {
                 settle(pair);

@@ -3,7 +3,7 @@
 use super::{
     Keeps, Subject, assert_absent, assert_stored, content, listed, noise, packed, prose, put, stat, stream,
 };
-use crate::coffer::backend::{Backend, CheckOptions, CheckReport, Class, read_whole};
+use crate::coffer::backend::{Aside, Backend, CheckOptions, CheckReport, Class, read_whole};
 use crate::coffer::frame::FRAME_BYTES;
 use crate::id::{BlobId, Sha256Id};
 
@@ -59,10 +59,15 @@ pub(crate) fn quarantined_blobs_are_absent_and_may_be_put_again(subject: &Subjec
     put(&*backend, &small, Class::Pinned);
     stream(&*backend, &large, Class::Pinned, None).unwrap();
     put(&*backend, b"stays", Class::Part);
-    backend.quarantine(&BlobId::of(b"unknown")).unwrap();
+    assert!(!backend.quarantine(&BlobId::of(b"unknown"), Aside::Any).unwrap());
     for bytes in [&small, &large] {
-        backend.quarantine(&BlobId::of(bytes)).unwrap();
-        assert_absent(&*backend, &BlobId::of(bytes));
+        let id = BlobId::of(bytes);
+        // What is whole by now is not what somebody found damaged.
+        assert!(!backend.quarantine(&id, Aside::Damaged).unwrap());
+        assert_stored(&*backend, bytes, Class::Pinned);
+        assert!(backend.quarantine(&id, Aside::Any).unwrap());
+        assert_absent(&*backend, &id);
+        assert!(!backend.quarantine(&id, Aside::Damaged).unwrap());
     }
     let backend = subject.reopen(backend);
     for bytes in [&small, &large] {
@@ -77,7 +82,7 @@ pub(crate) fn quarantined_blobs_are_absent_and_may_be_put_again(subject: &Subjec
     assert_stored(&*backend, &small, Class::Part);
     assert_stored(&*backend, &large, Class::Part);
     // The same blob once more is one more.
-    backend.quarantine(&BlobId::of(&small)).unwrap();
+    backend.quarantine(&BlobId::of(&small), Aside::Any).unwrap();
     assert_eq!(backend.status().quarantined, 3);
     let backend = subject.reopen(backend);
     assert_eq!(backend.status().quarantined, 3);
@@ -197,7 +202,7 @@ pub(crate) fn status_counts_blobs_and_bytes(subject: &Subject) {
         .delete(&[BlobId::of(&two), BlobId::of(b"unknown")])
         .unwrap();
     assert_eq!(counts(&*backend), (2, all - 20_000, 0));
-    backend.quarantine(&BlobId::of(&three)).unwrap();
+    backend.quarantine(&BlobId::of(&three), Aside::Any).unwrap();
     assert_eq!(counts(&*backend), (1, 1000, 1));
     let backend = subject.reopen(backend);
     assert_eq!(counts(&*backend), (1, 1000, 1));

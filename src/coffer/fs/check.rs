@@ -9,7 +9,7 @@ use super::layout::{self, Leaf};
 use super::listing::{Contents, leaves};
 use super::place::{Folder, Place, read_file};
 use super::{alias, outboard};
-use crate::coffer::backend::{CheckOptions, CheckReport, Class, Stat};
+use crate::coffer::backend::{Aside, CheckOptions, CheckReport, Class, Stat};
 use crate::coffer::error::Error;
 use crate::id::BlobId;
 
@@ -86,11 +86,6 @@ impl Check<'_> {
         };
         self.report.blobs += 1;
         self.plain_bytes += stat.len;
-        if self.options.repair && stat.class == Class::Pinned {
-            // What a put on one host and a pin on another at once may leave.
-            self.place
-                .remove(&layout::blob_path(self.place.root(), id, Class::Part))?;
-        }
         let table_path = layout::table_path(self.place.root(), id);
         let table_fits = match outboard::encoded_len(stat.len) {
             None => true,
@@ -114,6 +109,9 @@ impl Check<'_> {
         if self.options.read_data {
             self.report.bytes_read += stat.len;
         }
+        if self.options.repair && stat.class == Class::Pinned {
+            self.place.remove_second(id)?;
+        }
         let is_proved = match outboard::encoded_len(stat.len) {
             None => true,
             Some(_) => outboard::load(&table_path, stat).is_some(),
@@ -125,11 +123,14 @@ impl Check<'_> {
     }
 
     fn damaged(&mut self, id: &BlobId) -> Result<(), Error> {
-        self.report.damaged.push(*id);
         if self.options.repair {
-            self.place.quarantine(id)?;
+            // Else it is gone, or was put again since it was read.
+            if !self.place.quarantine(id, Aside::Damaged)? {
+                return Ok(());
+            }
             self.report.quarantined.push(*id);
         }
+        self.report.damaged.push(*id);
         Ok(())
     }
 

@@ -34,9 +34,19 @@ struct Queue {
 #[derive(Debug)]
 struct Entry {
     stat: Stat,
-    /// `None` where the blob was there: its class may rise, and its name is flushed once more, as whoever
-    /// gave it may not have done so yet.
-    new: Option<NewBlob>,
+    held: Held,
+}
+
+/// Where the bytes of a blob are that waits.
+#[derive(Debug)]
+enum Held {
+    /// In files of their own.
+    New(NewBlob),
+    /// The blob was there: its class may rise, and its name is flushed once more, as whoever gave it may not have done
+    /// so yet. Where it is set aside before, being damaged, these are written: this put may be the one that mends it.
+    There(Packed),
+    /// The blob has its name.
+    Named,
 }
 
 impl Pending {
@@ -60,7 +70,11 @@ impl Pending {
         if fresh {
             queue.waiting.insert(stat.id);
         }
-        queue.entries.push(Entry { stat, new });
+        let held = match new {
+            Some(new) => Held::New(new),
+            None => Held::There(packed.clone()),
+        };
+        queue.entries.push(Entry { stat, held });
         Ok(Put {
             id: stat.id,
             len: stat.len,
@@ -107,20 +121,24 @@ impl Queue {
 /// Names the blobs of one folder, and flushes it.
 fn name_group(place: &Place, group: &mut [Entry]) -> Result<(), Error> {
     let folder = place.folder(Folder::Leaf(Leaf::of(&group[0].stat.id)))?;
-    let new = group
-        .iter()
-        .filter_map(|entry| Some((entry.new.as_ref()?, entry.stat.id)));
+    let new = group.iter().filter_map(|entry| match &entry.held {
+        Held::New(new) => Some((new, entry.stat.id)),
+        Held::There(_) | Held::Named => None,
+    });
     place.publish_tables(&folder, new)?;
     for entry in group {
-        match &entry.new {
-            Some(new) => {
+        match &entry.held {
+            Held::New(new) => {
                 place.publish(new, entry.stat)?;
-                entry.new = None;
             }
-            None => {
-                place.raise(&entry.stat.id, entry.stat.class)?;
+            Held::There(packed) => {
+                if !place.raise(&entry.stat.id, entry.stat.class)? {
+                    place.publish(&write(place, packed)?, entry.stat)?;
+                }
             }
+            Held::Named => {}
         }
+        entry.held = Held::Named;
     }
     place.flush_folder(&folder)
 }

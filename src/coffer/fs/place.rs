@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -12,8 +12,8 @@ use nix::errno::Errno;
 
 use super::count::Counters;
 use super::layout::{self, Leaf};
-use super::marker;
-use crate::coffer::backend::{Class, Stat};
+use super::{marker, outboard};
+use crate::coffer::backend::{Aside, Class, Stat};
 use crate::coffer::error::Error;
 use crate::id::BlobId;
 
@@ -356,6 +356,16 @@ impl Place {
         Ok(())
     }
 
+    /// Removes the part of a blob that is pinned: what a put on one host and a pin on another at once may leave. For
+    /// when the pinned file was found whole; it may have been deleted since, and the part put by itself.
+    pub(super) fn remove_second(&self, id: &BlobId) -> Result<(), Error> {
+        let _names = self.names();
+        if self.lookup(id)?.is_some_and(|stat| stat.class == Class::Pinned) {
+            self.remove(&layout::blob_path(&self.root, id, Class::Part))?;
+        }
+        Ok(())
+    }
+
     fn unlink(&self, id: &BlobId) -> Result<bool, Error> {
         let _names = self.names();
         let found = self.lookup(id)?;
@@ -378,36 +388,70 @@ impl Place {
         }
     }
 
-    /// Sets a blob aside. Durable on return.
-    pub(super) fn quarantine(&self, id: &BlobId) -> Result<(), Error> {
+    /// Sets a blob aside, each of its files by itself; says whether one was. Durable on return.
+    pub(super) fn quarantine(&self, id: &BlobId, which: Aside) -> Result<bool, Error> {
         self.writable()?;
         let Some(stat) = self.lookup(id)? else {
-            return Ok(());
+            return Ok(false);
         };
         let target = OpenFolder::open(self.root.join(layout::QUARANTINE))?;
         let source = self.folder(Folder::Leaf(Leaf::of(id)))?;
+        let mut was_there = false;
+        for class in [Class::Part, Class::Pinned] {
+            was_there |= self.rename_aside(id, class, which, &target.path)?;
+        }
+        if !was_there {
+            return Ok(false);
+        }
         {
             let _names = self.names();
-            let mut was_there = false;
-            for class in [Class::Part, Class::Pinned] {
-                let from = layout::blob_path(&self.root, id, class);
-                let to = quarantine_path(&target.path, id)?;
-                match fs::rename(&from, &to) {
-                    Ok(()) => {
-                        self.counters.set_aside();
-                        was_there = true;
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(source) => return Err(self.failed(&to, source)),
-                }
-            }
-            if was_there {
+            // A part that is whole stays, and stands for the pinned file that is gone.
+            if !self.raise_named(id, stat.class)? {
                 self.counters.removed(stat.len);
             }
         }
         self.flush_folder(&target)?;
         self.flush_folder(&source)?;
-        self.remove_table(id)
+        self.remove_table(id)?;
+        Ok(true)
+    }
+
+    /// Renames one file of a blob into `folder`, unless it is whole and only a damaged one is meant. What was read is
+    /// what goes: a file that got the name meanwhile stays.
+    fn rename_aside(&self, id: &BlobId, class: Class, which: Aside, folder: &Path) -> Result<bool, Error> {
+        let from = layout::blob_path(&self.root, id, class);
+        let found = match open_file(&from).and_then(|file| Ok((file.metadata()?, file))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            found => found.map_err(|source| Error::io(&from, source))?,
+        };
+        let (seen, file) = found;
+        if which == Aside::Damaged {
+            match outboard::read_tree(&file, seen.len()) {
+                Ok(tree) if tree.root() == *id => return Ok(false),
+                Ok(_) => {}
+                Err(source) => {
+                    // Too many open files says nothing about the blob.
+                    if let Error::Busy = Error::io(&from, source) {
+                        return Err(Error::Busy);
+                    }
+                }
+            }
+        }
+        let _names = self.names();
+        let is_still = |named: Metadata| (named.dev(), named.ino()) == (seen.dev(), seen.ino());
+        if !from.metadata().is_ok_and(is_still) {
+            return Ok(false);
+        }
+        let to = quarantine_path(folder, id)?;
+        match fs::rename(&from, &to) {
+            Ok(()) => {
+                self.counters.set_aside();
+                Ok(true)
+            }
+            // Another host was quicker.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(self.failed(&to, source)),
+        }
     }
 
     /// Makes the names of a folder durable. Where that fails no one may be told that they are.
@@ -455,7 +499,7 @@ fn blob_stat(id: &BlobId, class: Class, metadata: &Metadata) -> Option<Stat> {
 }
 
 /// Links a file to a second name: whether that name was free. Renames where the file system has no links.
-fn link(from: &Path, to: &Path) -> io::Result<bool> {
+pub(in crate::coffer) fn link(from: &Path, to: &Path) -> io::Result<bool> {
     match fs::hard_link(from, to) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),

@@ -4,14 +4,17 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::slice;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::layout::{self, Leaf};
 use super::{Fs, outboard};
-use crate::coffer::backend::{Backend, CheckOptions, CheckReport, Class, read_whole};
-use crate::coffer::contract::{Keeps, content, contract, folder, listed, noise, put, stat, stream};
+use crate::coffer::backend::{Aside, Backend, CheckOptions, CheckReport, Class, read_whole};
+use crate::coffer::contract::{
+    Keeps, content, contract, folder, listed, noise, packed, put, stat, stream,
+    what_was_put_again_outlives_who_met_the_damage,
+};
 use crate::coffer::error::Error;
 use crate::coffer::frame::FRAME_BYTES;
 use crate::id::{BlobId, Sha256Id};
@@ -150,7 +153,7 @@ fn a_blob_of_both_classes_is_pinned_and_listed_deleted_and_mended_as_one() {
     assert_eq!(store.delete(&[id, id]).unwrap(), [true, false]);
     assert_eq!(stat(&store, &id), None);
     let (id, _) = twice(b"three");
-    store.quarantine(&id).unwrap();
+    assert!(store.quarantine(&id, Aside::Any).unwrap());
     assert_eq!(stat(&store, &id), None);
     // Both files are kept, one blob is gone.
     assert_eq!((store.status().quarantined, store.status().blobs), (2, 1));
@@ -378,7 +381,7 @@ fn after_a_failed_write_the_store_is_read_only_until_it_is_reopened() {
     let new = dir.path().join("new");
     fs::remove_dir_all(&new).unwrap();
     fs::write(&new, []).unwrap();
-    let packed = crate::coffer::contract::packed(b"after", Class::Part);
+    let packed = packed(b"after", Class::Part);
     assert!(matches!(
         store.append(slice::from_ref(&packed)),
         Err(Error::Io { .. })
@@ -391,7 +394,7 @@ fn after_a_failed_write_the_store_is_read_only_until_it_is_reopened() {
     assert!(refused(incoming.write(&noise(1, FRAME_BYTES)).err()));
     assert!(incoming.finish(None).is_err());
     assert!(refused(store.delete(&[id]).err()));
-    assert!(refused(store.quarantine(&id).err()));
+    assert!(refused(store.quarantine(&id, Aside::Damaged).err()));
     assert!(refused(
         store.add_alias(&Sha256Id::from_bytes([1; 32]), &id).err()
     ));
@@ -439,4 +442,68 @@ fn what_may_not_be_changed_stops_no_other_write() {
     let broken = std::io::Error::from_raw_os_error(5);
     assert!(matches!(store.place.failed(dir.path(), broken), Error::Io { .. }));
     assert!(store.status().read_only.is_some());
+}
+
+#[test]
+fn a_blob_that_was_put_again_is_not_set_aside_for_the_copy_before() {
+    let dir = folder();
+    let store = Fs::create(dir.path()).unwrap();
+    what_was_put_again_outlives_who_met_the_damage(Arc::new(store), |id| {
+        let path = layout::blob_path(dir.path(), id, Class::Pinned);
+        flip(&path, 2 * FRAME_BYTES as u64 + 5);
+    });
+}
+
+#[test]
+fn a_put_of_what_is_set_aside_before_its_flush_is_stored() {
+    let dir = folder();
+    let store = Fs::create(dir.path()).unwrap();
+    for bytes in [noise(1, 3000), noise(2, 2 * FRAME_BYTES)] {
+        let id = put(&store, &bytes, Class::Pinned).id;
+        flip(&layout::blob_path(dir.path(), &id, Class::Pinned), 5);
+        assert!(!store.append(&[packed(&bytes, Class::Pinned)]).unwrap()[0].fresh);
+        assert!(store.quarantine(&id, Aside::Damaged).unwrap());
+        assert_eq!(stat(&store, &id), None);
+        store.flush().unwrap();
+        assert!(content(&store, &id).unwrap() == bytes);
+        assert_eq!(stat(&store, &id).unwrap().class, Class::Pinned);
+    }
+    assert!(is_healthy(&check(&store, REPAIR)));
+    assert_eq!(store.status().blobs, 2);
+}
+
+#[test]
+fn of_a_blob_of_both_classes_only_what_is_damaged_goes_and_it_stays_pinned() {
+    let dir = folder();
+    let store = Fs::create(dir.path()).unwrap();
+    for damaged in [Class::Part, Class::Pinned] {
+        let id = put(&store, b"twice", Class::Pinned).id;
+        let [part, pinned] =
+            [Class::Part, Class::Pinned].map(|class| layout::blob_path(dir.path(), &id, class));
+        fs::copy(&pinned, &part).unwrap();
+        flip(&layout::blob_path(dir.path(), &id, damaged), 2);
+        let glance = CheckOptions {
+            read_data: false,
+            repair: true,
+        };
+        assert!(is_healthy(&check(&store, glance)));
+        assert!(part.exists(), "nobody knows yet which of the two is whole");
+        check(&store, REPAIR);
+        assert!(!part.exists());
+        assert_eq!(stat(&store, &id).unwrap().class, Class::Pinned);
+        assert_eq!(content(&store, &id).unwrap(), &b"twice"[..]);
+        assert_eq!(store.status().blobs, 1);
+    }
+}
+
+#[test]
+fn a_part_that_was_put_after_its_pinned_blob_was_deleted_is_no_second_file_of_it() {
+    let dir = folder();
+    let store = Fs::create(dir.path()).unwrap();
+    let id = put(&store, b"blob", Class::Pinned).id;
+    // A check has read the pinned file when this comes.
+    store.delete(&[id]).unwrap();
+    put(&store, b"blob", Class::Part);
+    store.place.remove_second(&id).unwrap();
+    assert_eq!(content(&store, &id).unwrap(), &b"blob"[..]);
 }

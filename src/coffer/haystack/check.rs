@@ -4,22 +4,27 @@
 //! is read and hashed. A repair that finds the index at odds with the volumes rebuilds it first.
 
 use std::fs::OpenOptions;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use super::needle::{HEADER_BYTES, Header, Kind};
 use super::run::Entry;
-use super::volume::SOLO;
+use super::tail::is_whole;
+use super::volume::{SOLO, Volume};
 use super::{Core, rebuild};
-use crate::coffer::backend::{CheckOptions, CheckReport, Reader};
+use crate::coffer::backend::{Aside, CheckOptions, CheckReport, Reader};
 use crate::coffer::error::Error;
+use crate::coffer::fs::link;
 use crate::durable;
 use crate::id::BlobId;
 
 /// Damaged blobs a report names; the rest is counted in a note.
 const NAMED_MAX: usize = 100_000;
+
+/// Bytes of a needle that are copied at once when it is set aside.
+const PIECE_BYTES: usize = 4096;
 
 /// See [`crate::coffer::Backend::check`].
 pub(super) fn check(
@@ -39,9 +44,12 @@ pub(super) fn check(
         ));
     }
     if options.repair {
-        for id in report.damaged.clone() {
-            quarantine(core, &id)?;
-            report.quarantined.push(id);
+        for id in std::mem::take(&mut report.damaged) {
+            // Else it is gone, or was put again since it was looked at.
+            if quarantine(core, &id, Aside::Damaged)? {
+                report.damaged.push(id);
+                report.quarantined.push(id);
+            }
         }
     }
     if let Some(reason) = core
@@ -157,58 +165,59 @@ fn read(core: &Core, id: &BlobId, report: &mut CheckReport) -> Result<State, Err
     }
 }
 
-/// Copies the needle of a damaged blob to quarantine/ and takes it out of the index. Durable on return.
+/// Copies the needle of a blob to quarantine/ and takes it out of the index; says whether that was done. Durable on
+/// return. Where the copy can't be written the blob stays.
 ///
-/// Only what was copied goes: where the blob was put anew or moved meanwhile, what is there now is copied as well.
-pub(super) fn quarantine(core: &Core, id: &BlobId) -> Result<(), Error> {
+/// Only what was looked at and copied goes: where the blob was put anew or moved meanwhile, what is there now is
+/// looked at as well.
+pub(super) fn quarantine(core: &Core, id: &BlobId, which: Aside) -> Result<bool, Error> {
     while let Some(entry) = core.index.live(id)? {
         core.writable()?;
-        let folder = core.volumes.folder("quarantine");
-        let target = folder.join(format!(
-            "{}-{:08x}-{}.needle",
-            id.hex(),
-            entry.volume,
-            entry.offset
-        ));
-        // A disk that can't read the needle must not keep it in the way of a good copy.
-        match copy_needle(core, &entry, &target) {
-            Ok(true) => {
-                core.quarantined.fetch_add(1, Ordering::Relaxed);
+        if let Some(volume) = core.volumes.get(entry.volume)? {
+            if which == Aside::Damaged {
+                match is_whole(&volume, entry.offset, id, entry.len) {
+                    Ok(true) => return Ok(false),
+                    Err(error @ Error::Busy) => return Err(error),
+                    // A disk that can't read the needle must not keep it in the way of a good copy.
+                    Ok(false) | Err(_) => {}
+                }
             }
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%id, %error, "the bytes of a damaged blob could not be kept"),
+            let name = format!("{}-{:08x}-{}.needle", id.hex(), entry.volume, entry.offset);
+            let target = core.volumes.folder("quarantine").join(name);
+            let span = core.span_of(&entry).unwrap_or(entry.len + HEADER_BYTES as u64);
+            copy_needle(&volume, entry.offset, span, &target).map_err(|source| Error::io(&target, source))?;
+            core.quarantined.fetch_add(1, Ordering::Relaxed);
         }
         if core.delete_set_aside(id, &entry)? {
-            break;
+            return Ok(true);
         }
     }
-    Ok(())
+    Ok(false)
 }
 
-/// Says whether anything was kept.
-fn copy_needle(core: &Core, entry: &Entry, target: &Path) -> Result<bool, Error> {
-    let Some(volume) = core.volumes.get(entry.volume)? else {
-        return Ok(false);
-    };
-    let span = core.span_of(entry).unwrap_or(entry.len + HEADER_BYTES as u64);
-    let copy = || -> io::Result<()> {
-        if entry.volume & SOLO != 0 {
-            // A large blob is not copied: its volume gets a second name, which stays when the first goes.
-            std::fs::hard_link(&volume.path, target)?;
-            return durable::sync_folder_of(target);
+fn copy_needle(volume: &Volume, offset: u64, span: u64, target: &Path) -> io::Result<()> {
+    if volume.number & SOLO != 0 {
+        // A large blob is not copied: its volume gets a second name, which stays when the first goes.
+        link(&volume.path, target)?;
+        return durable::sync_folder_of(target);
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(target)?;
+    let (mut at, end) = (offset, offset + span);
+    while at < end {
+        // So small that of a needle with a bad sector all the rest is kept, with zeros in its place.
+        let mut piece = [0; PIECE_BYTES];
+        let piece = &mut piece[..usize::try_from(end - at).unwrap_or(PIECE_BYTES).min(PIECE_BYTES)];
+        if let Err(error) = volume.read(piece, at) {
+            tracing::warn!(%error, at, "bytes of a damaged blob can't be read, nor kept");
         }
-        let mut source = std::fs::File::open(&volume.path)?;
-        source.seek(SeekFrom::Start(entry.offset))?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(target)?;
-        io::copy(&mut source.take(span), &mut file)?;
-        file.flush()?;
-        file.sync_all()?;
-        durable::sync_folder_of(target)
-    };
-    copy().map(|()| true).map_err(|source| Error::io(target, source))
+        file.write_all(piece)?;
+        at += piece.len() as u64;
+    }
+    file.sync_all()?;
+    durable::sync_folder_of(target)
 }

@@ -15,7 +15,7 @@ use super::tail::is_whole;
 use super::volume::{PAGE_BYTES, Volume};
 use super::writer::{Change, Effect};
 use super::{Core, check};
-use crate::coffer::backend::Compaction;
+use crate::coffer::backend::{Aside, Compaction};
 use crate::coffer::error::Error;
 use crate::id::BlobId;
 
@@ -32,13 +32,21 @@ pub(super) fn compact(core: &Core, stop: &dyn Fn() -> bool) -> Result<Compaction
             break;
         }
         core.writable()?;
-        let Some(volume) = core.volumes.get(number)? else {
-            continue;
-        };
-        let before = volume.len()?;
-        let moved = compact_one(core, &volume)?;
-        done.moved_bytes += moved;
-        done.freed_bytes += before.saturating_sub(moved);
+        let compacted = core.volumes.get(number).and_then(|volume| match volume {
+            Some(volume) => Ok((volume.len()?, compact_one(core, &volume)?)),
+            None => Ok((0, 0)),
+        });
+        match compacted {
+            Ok((before, moved)) => {
+                done.moved_bytes += moved;
+                done.freed_bytes += before.saturating_sub(moved);
+            }
+            // What is wrong with one volume must not keep all others.
+            Err(error @ (Error::Io { .. } | Error::NoSpace { .. })) => {
+                tracing::error!(volume = number, %error, "a volume is not compacted");
+            }
+            Err(error) => return Err(error),
+        }
     }
     Ok(done)
 }
@@ -128,10 +136,11 @@ fn keep(core: &Core, volume: &Arc<Volume>, offset: u64, header: &Header) -> Resu
     if wanted(core.newest(&core.writer(), &header.id)?).is_none() {
         return Ok(0);
     }
-    // Read and checked before the lock is taken; a damaged blob must not go with its volume.
-    if header.kind == Kind::Blob && !is_whole(volume, offset, header) {
+    // Read and checked before the lock is taken; a damaged blob must not go with its volume. One that can't be read may
+    // be whole, and one that can't be set aside stays: either keeps its volume.
+    if header.kind == Kind::Blob && !is_whole(volume, offset, &header.id, header.plain_len)? {
         core.flush()?;
-        check::quarantine(core, &header.id)?;
+        check::quarantine(core, &header.id, Aside::Damaged)?;
         return Ok(0);
     }
     let body = body_of(volume, offset, header)?;

@@ -10,8 +10,6 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-
 use super::Core;
 use super::needle::{HEADER_BYTES, Header, Kind};
 use super::run::Entry;
@@ -130,14 +128,7 @@ impl Staged {
     fn begin_writing(&mut self) {
         // Bytes of the time before are written by now, those since are only begun.
         let from = self.begun.saturating_sub(BEGIN_BYTES);
-        if let (Ok(from), Ok(len)) = (i64::try_from(from), i64::try_from(self.end - from)) {
-            let _ = posix_fadvise(
-                &self.volume.file,
-                from,
-                len,
-                PosixFadviseAdvice::POSIX_FADV_DONTNEED,
-            );
-        }
+        self.volume.uncache(from, self.end - from);
         self.begun = self.end;
     }
 

@@ -33,7 +33,7 @@ impl NeedleReader {
     /// Opens the needle at `offset`, which must be that of `id` with `len` plain bytes.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] where it is not; a disk that can't read says the same of the blob.
+    /// [`Error::Corrupt`] where it is not; [`Error::Io`] and [`Error::Busy`], which say nothing of the blob.
     pub(super) fn open(
         volume: Arc<Volume>,
         offset: u64,
@@ -51,7 +51,7 @@ impl NeedleReader {
             HEADER_BYTES
         };
         let mut start = vec![0; wanted];
-        let read = volume.read(&mut start, offset).map_err(|_| corrupt())?;
+        let read = volume.read(&mut start, offset)?;
         let header = Header::decode(&start[..read], &volume.key).ok_or_else(corrupt)?;
         if header.kind != Kind::Blob || header.id != id || header.plain_len != len {
             return Err(corrupt());
@@ -66,42 +66,45 @@ impl NeedleReader {
             }
             Frames::One(plain.into())
         } else {
-            Self::open_table(&volume, offset, &header).ok_or_else(corrupt)?
+            Self::open_table(&volume, offset, &header)?.ok_or_else(corrupt)?
         };
         Ok(NeedleReader { volume, stat, frames })
     }
 
-    fn open_table(volume: &Volume, offset: u64, header: &Header) -> Option<Frames> {
+    /// `None` where it proves nothing.
+    fn open_table(volume: &Volume, offset: u64, header: &Header) -> Result<Option<Frames>, Error> {
         let count = header.plain_len.div_ceil(FRAME_BYTES as u64);
-        let table_len = count.checked_mul(TABLE_ENTRY_BYTES as u64)?;
         let body = offset + HEADER_BYTES as u64;
-        let table_at = body + header.stored_len.checked_sub(table_len)?;
-        let mut bytes = vec![0; usize::try_from(table_len).ok()?];
-        volume.read_exact(&mut bytes, table_at).ok()?;
-        let table = Table::parse(&bytes, header.plain_len)?;
-        if !table.proves(&header.id) {
-            return None;
+        let place = count.checked_mul(TABLE_ENTRY_BYTES as u64).and_then(|len| {
+            let at = body + header.stored_len.checked_sub(len)?;
+            Some((at, usize::try_from(len).ok()?))
+        });
+        let Some((table_at, table_len)) = place else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; table_len];
+        if !read_all(volume, &mut bytes, table_at)? {
+            return Ok(None);
         }
+        let table = Table::parse(&bytes, header.plain_len).filter(|table| table.proves(&header.id));
+        let Some(table) = table else {
+            return Ok(None);
+        };
         let mut starts = Vec::with_capacity(table.frames());
         let mut at = body;
         for frame in 0..table.frames() {
             starts.push(at);
             at += table.stored_len(frame) as u64;
         }
-        (at == table_at).then_some(Frames::Many {
+        Ok((at == table_at).then_some(Frames::Many {
             table,
             starts,
             last: None,
-        })
-    }
-}
-
-impl Reader for NeedleReader {
-    fn stat(&self) -> Stat {
-        self.stat
+        }))
     }
 
-    fn read_at(&mut self, offset: u64) -> Result<Bytes, Error> {
+    /// As [`Reader::read_at`], where a disk that can't read says nothing of the blob.
+    pub(super) fn try_read_at(&mut self, offset: u64) -> Result<Bytes, Error> {
         if offset >= self.stat.len {
             return Ok(Bytes::new());
         }
@@ -113,7 +116,7 @@ impl Reader for NeedleReader {
                 if let Some((_, plain)) = last.as_ref().filter(|(held, _)| *held == index) {
                     return Ok(plain.slice(within..));
                 }
-                let plain = read_frame(&self.volume, table, starts[index], index)
+                let plain = read_frame(&self.volume, table, starts[index], index)?
                     .ok_or(Error::Corrupt { id: self.stat.id })?;
                 *last = Some((index, plain.clone()));
                 Ok(plain.slice(within..))
@@ -122,22 +125,48 @@ impl Reader for NeedleReader {
     }
 }
 
-fn read_frame(volume: &Volume, table: &Table, start: u64, index: usize) -> Option<Bytes> {
+/// What a failed read means to who wants the blob: a disk that can't read it has not got it.
+pub(super) fn as_damage(id: BlobId) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Io { .. } => Error::Corrupt { id },
+        error => error,
+    }
+}
+
+impl Reader for NeedleReader {
+    fn stat(&self) -> Stat {
+        self.stat
+    }
+
+    fn read_at(&mut self, offset: u64) -> Result<Bytes, Error> {
+        self.try_read_at(offset).map_err(as_damage(self.stat.id))
+    }
+}
+
+/// Whether all of these bytes are there.
+fn read_all(volume: &Volume, buffer: &mut [u8], offset: u64) -> Result<bool, Error> {
+    Ok(volume.read(buffer, offset)? == buffer.len())
+}
+
+/// `None` where it is not what the table says.
+fn read_frame(volume: &Volume, table: &Table, start: u64, index: usize) -> Result<Option<Bytes>, Error> {
     let stored_len = table.stored_len(index);
     if stored_len > FRAME_BYTES {
-        return None;
+        return Ok(None);
     }
     let mut stored = vec![0; stored_len];
-    volume.read_exact(&mut stored, start).ok()?;
+    if !read_all(volume, &mut stored, start)? {
+        return Ok(None);
+    }
     let plain_len = table.plain_len(index);
-    let plain = if table.zstd(index) {
+    if table.zstd(index) {
         let mut plain = Vec::new();
-        decode_frame(&stored, true, plain_len, &mut plain)?;
-        plain
-    } else {
-        stored
-    };
-    (plain.len() == plain_len && table.matches(index, &plain)).then(|| plain.into())
+        if decode_frame(&stored, true, plain_len, &mut plain).is_none() {
+            return Ok(None);
+        }
+        stored = plain;
+    }
+    Ok((stored.len() == plain_len && table.matches(index, &stored)).then(|| stored.into()))
 }
 
 fn start_len(len: u64) -> usize {

@@ -16,7 +16,7 @@ use super::manifest::{self, Checkpoint, Tally};
 use super::needle::{Header, Kind};
 use super::run::{Entry, Run};
 use super::scan::{Found, Scan};
-use super::tail::{Flushed, cut, is_whole};
+use super::tail::{Flushed, cut, is_torn};
 use super::volume::{PAGE_BYTES, SOLO, Volumes};
 use crate::coffer::error::Error;
 use crate::durable;
@@ -46,14 +46,18 @@ const PIN: u8 = 3;
 const ALIAS: u8 = 4;
 const PINNED: u8 = 16;
 
-/// Makes a checkpoint from the volumes in `folder`. `cut_torn` cuts what a crash left of a group nobody was
-/// told of; only where nobody appends yet. Without it everything there has been flushed.
+/// Makes a checkpoint from the volumes in `folder`. With `fault` nobody appends yet: what a crash left of a group nobody
+/// was told of is cut, and of a volume that can't be read now a note is made there. The checkpoint lacks what is in it,
+/// so it is not written: by a later one that volume would count as empty, and be removed. Without `fault` everything
+/// there has been flushed, and such a volume is an error.
 pub(super) fn from_volumes(
     folder: &Path,
     volumes: &Volumes,
     key: [u8; 32],
-    cut_torn: bool,
+    fault: Option<&mut Option<String>>,
 ) -> Result<Checkpoint, Error> {
+    let cut_torn = fault.is_some();
+    let mut unread = None;
     let next_run = next_run_number(folder)?;
     let mut tally = Tally {
         next_seq: 1,
@@ -72,7 +76,8 @@ pub(super) fn from_volumes(
         } else {
             Flushed::All
         };
-        let (end, torn) = scan_volume(volumes, number, flushed, &mut sorter, &mut tally)?;
+        let scanned = scan_volume(volumes, number, flushed, &mut sorter, &mut tally);
+        let (end, torn) = read_or_noted(scanned, cut_torn, &mut unread)?;
         if torn && cut_torn {
             cut(volumes, number, end)?;
         } else if flushed == Flushed::AsNeedlesSay {
@@ -84,7 +89,8 @@ pub(super) fn from_volumes(
     for number in volumes.solos(0)? {
         tally.next_solo = tally.next_solo.max((number & !SOLO) + 1);
         // It was flushed before it got its name.
-        scan_volume(volumes, number, Flushed::All, &mut sorter, &mut tally)?;
+        let scanned = scan_volume(volumes, number, Flushed::All, &mut sorter, &mut tally);
+        read_or_noted(scanned, cut_torn, &mut unread)?;
     }
     if tally.next_shared == 0 && tally.next_solo == 0 {
         return Ok(Checkpoint {
@@ -99,8 +105,17 @@ pub(super) fn from_volumes(
     let mut merged = sorter.merge()?;
     let entries = std::iter::from_fn(|| next_entry(&mut merged, &mut tally, volumes).transpose());
     let run = Run::write(&path, next_run, expected, entries)?;
-    durable::sync_folder_of(&path).map_err(|source| Error::io(&path, source))?;
-    manifest::write(folder, &key, &[next_run], next_run + 1, &tally)?;
+    match fault.zip(unread) {
+        // It is read while it is open.
+        Some((fault, unread)) => {
+            super::discard(&path);
+            fault.get_or_insert(unread);
+        }
+        None => {
+            durable::sync_folder_of(&path).map_err(|source| Error::io(&path, source))?;
+            manifest::write(folder, &key, &[next_run], next_run + 1, &tally)?;
+        }
+    }
     tracing::warn!(blobs = tally.blobs, "the index was rebuilt from the volumes");
     Ok(Checkpoint {
         key,
@@ -116,13 +131,29 @@ pub(super) fn rebuild(core: &Core) -> Result<(), Error> {
     let mut runs = core.publishing();
     // What is written and not flushed must not show.
     let mut writer = core.settled(&mut runs)?;
-    let checkpoint = from_volumes(&core.folder, &core.volumes, core.key, false)?;
+    let checkpoint = from_volumes(&core.folder, &core.volumes, core.key, None)?;
     runs.next = checkpoint.next_run;
     if let [run] = &checkpoint.runs[..] {
         core.index.reset(Arc::clone(run));
     }
     writer.recount(checkpoint.tally);
     Ok(())
+}
+
+/// What a scan found; where the disk could not read that volume, `unread` tells of it if it may.
+fn read_or_noted(
+    scanned: Result<(u64, bool), Error>,
+    may_note: bool,
+    unread: &mut Option<String>,
+) -> Result<(u64, bool), Error> {
+    match scanned {
+        Err(error @ (Error::Io { .. } | Error::Damaged { .. })) if may_note => {
+            tracing::error!(%error, "a volume can't be read");
+            unread.get_or_insert(error.to_string());
+            Ok((PAGE_BYTES, false))
+        }
+        scanned => scanned,
+    }
 }
 
 fn sync(volumes: &Volumes, number: u32) -> Result<(), Error> {
@@ -141,19 +172,17 @@ fn scan_volume(
     sorter: &mut Sorter,
     tally: &mut Tally,
 ) -> Result<(u64, bool), Error> {
-    let volume = match volumes.get(number) {
-        Ok(Some(volume)) => volume,
-        Ok(None) => return Ok((PAGE_BYTES, false)),
-        Err(error @ (Error::Newer { .. } | Error::Busy)) => return Err(error),
-        Err(error) => {
-            tracing::error!(%error, "a volume can't be read");
-            return Ok((PAGE_BYTES, false));
-        }
+    let Some(volume) = volumes.get(number)? else {
+        return Ok((PAGE_BYTES, false));
     };
     let len = volume.len()?;
     let mut mark = match flushed {
         Flushed::All => u64::MAX,
-        Flushed::AsNeedlesSay => PAGE_BYTES,
+        Flushed::AsNeedlesSay => {
+            // As in the tail of any volume: a failed flush may have left pages that count as written.
+            volume.uncache(0, 0);
+            PAGE_BYTES
+        }
     };
     let mut scan = Scan::new(Arc::clone(&volume), PAGE_BYTES)?;
     while let Some(found) = scan.next()? {
@@ -177,7 +206,7 @@ fn scan_volume(
             Found::Damage(..) => continue,
         };
         // Below the mark a damaged body still belongs into the index: reading it reports the damage.
-        if offset >= mark && !is_whole(&volume, offset, &header) {
+        if offset >= mark && is_torn(&volume, offset, &header) {
             return Ok((offset, true));
         }
         tally.next_seq = tally.next_seq.max(header.seq + 1);

@@ -15,7 +15,7 @@ use super::manifest::{self, Checkpoint, Tally};
 use super::needle::{Header, Killed, Kind};
 use super::run::Entry;
 use super::scan::{Found, Scan};
-use super::tail::{Flushed, cut, is_whole, set_aside};
+use super::tail::{Flushed, cut, is_torn, set_aside};
 use super::volume::{PAGE_BYTES, SOLO, Volume, Volumes};
 use super::writer::{Effect, Writer};
 use super::{Core, HaystackOptions, Runs, rebuild};
@@ -40,7 +40,10 @@ pub(super) fn open(folder: &Path, options: HaystackOptions) -> Result<Core, Erro
     let checkpoint = checkpoint.filter(|checkpoint| all_there(checkpoint, &present));
     let (checkpoint, rebuilt) = match checkpoint {
         Some(checkpoint) => (checkpoint, false),
-        None => (rebuild::from_volumes(folder, &volumes, key, true)?, true),
+        None => (
+            rebuild::from_volumes(folder, &volumes, key, Some(&mut fault))?,
+            true,
+        ),
     };
     let Checkpoint {
         runs,
@@ -48,7 +51,9 @@ pub(super) fn open(folder: &Path, options: HaystackOptions) -> Result<Core, Erro
         mut tally,
         ..
     } = checkpoint;
-    remove_unknown_runs(folder, &runs.iter().map(|run| run.number).collect::<Vec<_>>())?;
+    if fault.is_none() {
+        remove_unknown_runs(folder, &runs.iter().map(|run| run.number).collect::<Vec<_>>())?;
+    }
     let index = Index::new(runs);
     if !rebuilt {
         let mut tail = Vec::new();
@@ -80,7 +85,10 @@ pub(super) fn open(folder: &Path, options: HaystackOptions) -> Result<Core, Erro
         }
         replay(&index, &volumes, &mut tally, tail)?;
     }
-    let active = active_volume(&volumes, &tally, options.volume_bytes)?;
+    let active = match fault {
+        None => active_volume(&volumes, &tally, options.volume_bytes)?,
+        Some(_) => None,
+    };
     let quarantined = needles_in(&folder.join("quarantine"));
     Ok(Core {
         folder: folder.to_owned(),
@@ -136,6 +144,8 @@ fn read_tail(
     if len <= known {
         return Ok(known.min(len.max(PAGE_BYTES)));
     }
+    // After a flush that failed, pages may count as written that never were: what is shown is read from the medium.
+    volume.uncache(known, 0);
     let found = tail_of(&volume, known)?;
     let mark = match flushed {
         Flushed::All => len,
@@ -188,7 +198,7 @@ fn tail_of(volume: &Arc<Volume>, from: u64) -> Result<Vec<(Found, bool)>, Error>
     let mut found = Vec::new();
     while let Some(item) = scan.next()? {
         let whole = match item {
-            Found::Needle(offset, header) => is_whole(volume, offset, &header),
+            Found::Needle(offset, header) => !is_torn(volume, offset, &header),
             Found::Damage(..) => false,
         };
         found.push((item, whole));

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use super::needle::{Header, Kind};
 use super::reader::NeedleReader;
 use super::volume::{Volume, Volumes};
-use crate::coffer::backend::{Class, Reader};
+use crate::coffer::backend::Class;
 use crate::coffer::error::Error;
 use crate::durable;
+use crate::id::BlobId;
 
 /// How far a volume is known to have been flushed, beside what its needles say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,27 +34,30 @@ impl Flushed {
     }
 }
 
-/// Whether a needle's body is what its header says. An alias is checked when it is used.
-pub(super) fn is_whole(volume: &Arc<Volume>, offset: u64, header: &Header) -> bool {
-    if header.kind != Kind::Blob {
-        return true;
-    }
-    let opened = NeedleReader::open(
-        Arc::clone(volume),
-        offset,
-        header.id,
-        header.plain_len,
-        Class::Part,
-    );
-    let Ok(mut reader) = opened else { return false };
-    let mut at = 0;
-    while at < header.plain_len {
-        match reader.read_at(at) {
-            Ok(bytes) if !bytes.is_empty() => at += bytes.len() as u64,
-            _ => return false,
+/// Whether the blob with `len` plain bytes stands at `offset`, read from one end to the other.
+///
+/// # Errors
+/// Where the disk can't read it, which says nothing of the blob.
+pub(super) fn is_whole(volume: &Arc<Volume>, offset: u64, id: &BlobId, len: u64) -> Result<bool, Error> {
+    let read = || -> Result<(), Error> {
+        let mut reader = NeedleReader::open(Arc::clone(volume), offset, *id, len, Class::Part)?;
+        let mut at = 0;
+        while at < len {
+            at += reader.try_read_at(at)?.len() as u64;
         }
+        Ok(())
+    };
+    match read() {
+        Err(Error::Corrupt { .. }) => Ok(false),
+        read => read.map(|()| true),
     }
-    true
+}
+
+/// Whether a needle beyond what is known to be flushed was torn by a cut. An alias is checked when it is used, and what
+/// the disk can't read now may well be whole: it stays, and reading it reports the damage.
+pub(super) fn is_torn(volume: &Arc<Volume>, offset: u64, header: &Header) -> bool {
+    header.kind == Kind::Blob
+        && is_whole(volume, offset, &header.id, header.plain_len).is_ok_and(|is_whole| !is_whole)
 }
 
 /// Cuts a volume where its torn tail begins, after that was set aside.

@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use super::volume::PAGE_BYTES;
 use super::*;
 use crate::coffer::backend::read_whole;
+use crate::coffer::commit;
+use crate::coffer::contract::what_was_put_again_outlives_who_met_the_damage;
+use crate::coffer::frame::FRAME_BYTES;
 
 const SMALL: HaystackOptions = HaystackOptions {
     volume_bytes: 64 * 1024,
@@ -287,7 +291,7 @@ fn a_quarantined_large_blob_keeps_its_bytes_without_a_copy() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let id = large(&store, 9);
-    store.quarantine(&id).unwrap();
+    assert!(store.quarantine(&id, Aside::Any).unwrap());
     assert_eq!(store.stat(&[id]).unwrap(), [None]);
     assert_eq!(store.status().quarantined, 1);
     assert_eq!(large(&store, 9), id);
@@ -371,4 +375,136 @@ fn the_number_of_a_deleted_large_blob_is_not_given_again() {
     let third = large(&store, 3);
     kill(store);
     assert!(readable(&open(folder.path()), &third));
+}
+
+#[test]
+fn a_blob_that_was_put_again_is_not_set_aside_for_the_copy_before() {
+    let dir = TempDir::new().unwrap();
+    what_was_put_again_outlives_who_met_the_damage(Arc::new(open(dir.path())), |_| {
+        let last_frame = PAGE_BYTES + (HEADER_BYTES + 2 * FRAME_BYTES) as u64;
+        flip(&volume(&dir, 0), last_frame + 5);
+    });
+}
+
+#[test]
+fn a_damaged_blob_whose_bytes_can_not_be_kept_stays_and_keeps_its_volume() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    let ids = put(&store, 0..100);
+    let stay = [ids[0], ids[99]];
+    store.delete(&ids[1..99]).unwrap();
+    flip(&volume(&dir, 0), PAGE_BYTES + HEADER_BYTES as u64 + 5);
+    // A file where the folder should be stands for a disk without room.
+    let aside = dir.path().join("quarantine");
+    fs::remove_dir(&aside).unwrap();
+    fs::write(&aside, []).unwrap();
+    let refused = store.quarantine(&ids[0], Aside::Damaged);
+    assert!(matches!(refused, Err(Error::Io { .. })), "{refused:?}");
+    assert!(
+        store.compact(&|| false).unwrap().freed_bytes > 0,
+        "other volumes go"
+    );
+    assert_eq!(listed(&store), sorted(stay.to_vec()));
+    assert!(volume(&dir, 0).exists() && !volume(&dir, 1).exists());
+    fs::remove_file(&aside).unwrap();
+    fs::create_dir(&aside).unwrap();
+    store.compact(&|| false).unwrap();
+    assert_eq!(listed(&store), stay[1..]);
+    assert!(readable(&store, &ids[99]));
+    assert!(!volume(&dir, 0).exists());
+    let kept = fs::read_dir(&aside).unwrap().next().unwrap().unwrap();
+    assert_eq!(kept.metadata().unwrap().len(), 3080);
+}
+
+/// Puts a folder where a volume is, which stands for a disk that can't read it for a while.
+fn hide(path: &Path) -> impl FnOnce() + use<> {
+    let (path, aside) = (path.to_owned(), path.with_extension("hidden"));
+    fs::rename(&path, &aside).unwrap();
+    fs::create_dir(&path).unwrap();
+    move || {
+        fs::remove_dir(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+    }
+}
+
+#[test]
+fn a_volume_that_can_not_be_read_while_the_index_is_rebuilt_costs_nothing_once_it_can() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    let mut ids = put(&store, 0..70);
+    ids.extend([large(&store, 1), large(&store, 2)]);
+    store.delete(&ids[3..6]).unwrap();
+    ids.drain(3..6);
+    let expected = sorted(ids);
+    drop(store);
+    let solo = dir.path().join("solo/000/00000000.vol");
+    for path in [volume(&dir, 0), volume(&dir, 3), solo] {
+        assert!(path.exists());
+        lose_index(dir.path());
+        let show = hide(&path);
+        let store = open(dir.path());
+        assert!(store.status().read_only.is_some(), "{}", path.display());
+        let rest = listed(&store);
+        assert!(!rest.is_empty() && rest.len() < expected.len());
+        assert!(rest.iter().all(|id| readable(&store, id)));
+        show();
+        assert!(matches!(store.compact(&|| false), Err(Error::ReadOnly { .. })));
+        drop(store);
+        let store = open(dir.path());
+        assert_eq!(store.status().read_only, None);
+        assert_eq!(listed(&store), expected, "{}", path.display());
+        store.compact(&|| false).unwrap();
+        assert!(expected.iter().all(|id| readable(&store, id)));
+    }
+}
+
+#[test]
+fn an_index_is_not_rebuilt_in_use_without_a_volume_that_can_not_be_read() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    // More volumes than are kept open.
+    let ids = put(&store, 0..400);
+    let show = hide(&volume(&dir, 0));
+    assert!(matches!(rebuild::rebuild(&store.core), Err(Error::Io { .. })));
+    show();
+    store.compact(&|| false).unwrap();
+    assert_eq!(listed(&store), sorted(ids.clone()));
+    assert!(ids.iter().all(|id| readable(&store, id)));
+    drop(store);
+    assert_eq!(listed(&open(dir.path())).len(), ids.len());
+}
+
+#[test]
+fn a_blob_whose_volume_is_gone_is_damaged_and_can_be_put_again() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    let ids = put(&store, 0..2);
+    let entry = store.core.index.live(&ids[0]).unwrap().unwrap();
+    store.core.index.insert([(ids[0], Entry { volume: 99, ..entry })]);
+    assert!(matches!(store.open(&ids[0]), Err(Error::Corrupt { .. })));
+    assert!(store.quarantine(&ids[0], Aside::Damaged).unwrap());
+    put(&store, 0..1);
+    assert!(ids.iter().all(|id| readable(&store, id)));
+}
+
+#[test]
+fn a_group_with_a_blob_that_is_set_aside_before_the_flush_is_not_called_stored() {
+    let dir = TempDir::new().unwrap();
+    let store = open(dir.path());
+    let id = put(&store, 0..1)[0];
+    let group = [blob(0), blob(1)];
+    let publishing = store.core.publishing();
+    std::thread::scope(|scope| {
+        let stored = scope.spawn(|| commit::store(&store, &group));
+        while store.core.writer().is_flushed() && !stored.is_finished() {
+            std::hint::spin_loop();
+        }
+        // It was appended and waits for its flush: what sets the other one aside meanwhile ends so.
+        let entry = store.core.index.live(&id).unwrap().unwrap();
+        store.core.index.insert([(id, Entry { dead: true, ..entry })]);
+        drop(publishing);
+        assert!(matches!(stored.join().unwrap(), Err(Error::Busy)));
+    });
+    assert!(commit::store(&store, &group).unwrap()[0].fresh);
+    assert!(readable(&store, &id));
 }

@@ -18,7 +18,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 
 use crate::coffer::error::Error;
 use crate::durable;
@@ -186,6 +186,14 @@ impl Volume {
             .and_then(|file| self.file.set_len(file.len()));
         if let Err(error) = released {
             tracing::debug!(path = %self.path.display(), %error, "blocks set aside for a volume stay for now");
+        }
+    }
+
+    /// Asks the system to begin writing what its page cache holds of these bytes, and to let go of what counts as
+    /// written; a length of 0 is to the end. Nothing depends on it.
+    pub(super) fn uncache(&self, from: u64, len: u64) {
+        if let (Ok(from), Ok(len)) = (from.try_into(), len.try_into()) {
+            let _ = posix_fadvise(&self.file, from, len, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use refuge::coffer::{
-    Backend, CheckOptions, Class, Compression, Error, PACKED_BYTES_MAX, Packed, read_whole,
+    Aside, Backend, CheckOptions, Class, Compression, Error, PACKED_BYTES_MAX, Packed, read_whole,
 };
 use refuge::id::{BlobId, Sha256Id};
 
@@ -176,7 +176,9 @@ impl Load<'_> {
 
     fn quarantine(self, rng: &mut Rng) {
         let id = id_of(rng.below(SMALL + LARGE));
-        self.journaled(vec![(id, None)], |backend| backend.quarantine(&id));
+        self.journaled(vec![(id, None)], |backend| {
+            backend.quarantine(&id, Aside::Any).map(drop)
+        });
         let Some(folder) = self.aside.filter(|_| self.backend.status().read_only.is_none()) else {
             return;
         };
