@@ -292,8 +292,8 @@ impl Stores {
         }
         let mut open = BTreeMap::new();
         for name in names {
-            let file = read_file(&around.folder, &name)?;
-            let parts = match open_store(&around, &name) {
+            let mut file = read_file(&around.folder, &name)?;
+            let parts = match open_store(&around, &name, &mut file) {
                 Ok(parts) => Ok(parts),
                 // A node whose card lost it is no node; one whose disk is not there yet says so.
                 Err(error) if name == main && !file.settings.is_elsewhere() => return Err(error),
@@ -443,14 +443,22 @@ impl Stores {
         if self.opened().get(name).is_some_and(|opened| opened.parts.is_ok()) {
             return Ok(());
         }
-        let opened = open_store(&self.inner.around, name);
+        let around = &self.inner.around;
+        let opened = read_file(&around.folder, name)
+            .and_then(|mut file| Ok((open_store(around, name, &mut file)?, file)));
         let mut open = self.opened();
         let known = open
             .get_mut(name)
             .ok_or_else(|| Error::missing(Kind::Store, name))?;
         match opened {
-            Ok(parts) => {
-                known.parts = Ok(parts);
+            Ok((parts, file)) => {
+                // A commit of its move may have failed, and be in force all the same. Else an attempt that still runs is the one
+                // that there is.
+                if known.moving.as_ref().map(|moving| &moving.to) == file.moving.as_ref() {
+                    known.parts = Ok(parts);
+                } else {
+                    *known = Opened::new(file, Ok(parts));
+                }
                 Ok(())
             }
             Err(error) => {
@@ -481,7 +489,8 @@ impl Stores {
         }
         let folder = &self.inner.around.folder;
         make_store(folder, &name, settings)?;
-        let parts = match open_store(&self.inner.around, &name) {
+        let mut file = StoreFile::of(settings.clone());
+        let parts = match open_store(&self.inner.around, &name, &mut file) {
             Ok(parts) => parts,
             Err(error) => {
                 // What cannot be opened now was never a store: only its settings go, whatever else is there.
@@ -489,7 +498,6 @@ impl Stores {
                 return Err(error);
             }
         };
-        let file = StoreFile::of(settings.clone());
         self.opened().insert(name.clone(), Opened::new(file, Ok(parts)));
         self.inner.around.events.tell(Event::StoreAdded { store: name });
         Ok(())
@@ -577,6 +585,9 @@ fn make_store(folder: &Path, name: &StoreName, settings: &StoreSettings) -> Resu
 }
 
 /// Durable on return.
+///
+/// # Errors
+/// As [`durable::replace`]: what the file said is in force, or `file` is.
 fn write_file(folder: &Path, name: &StoreName, file: &StoreFile) -> Result<(), Error> {
     let payload = serde_json::to_vec(file).expect("settings are plain fields");
     // Twice, so that there is a previous generation, and that it says the same: what is elsewhere by now, an older one would
@@ -602,7 +613,7 @@ fn read_file(folder: &Path, name: &StoreName) -> Result<StoreFile, Error> {
     Ok(file)
 }
 
-fn open_store(around: &Around, name: &StoreName) -> Result<Parts, Error> {
+fn open_store(around: &Around, name: &StoreName, file: &mut StoreFile) -> Result<Parts, Error> {
     let Around {
         folder,
         main_refs,
@@ -610,9 +621,8 @@ fn open_store(around: &Around, name: &StoreName) -> Result<Parts, Error> {
         clock,
         activity,
     } = around;
-    let mut file = read_file(folder, name)?;
     let own = folder.join(name.as_str());
-    moving::remove_left(folder, name, &mut file)?;
+    moving::remove_left(folder, name, file)?;
     let compression = file.settings.packed();
     let backend = open_backend(&own, &file.settings)?;
     let store = coffer::Store::new(backend, compression)?;

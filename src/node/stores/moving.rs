@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Each line is one durable replacement of the file. Before the second the old place has everything that was acknowledged, from
-//! it on the new one has; cut at any moment, the store is in one of the two, whole. Refs, and since when what is unnamed, stay
-//! in the data folder.
+//! it on the new one has; cut at any moment, the store is in one of the two, whole. Where the second fails and may be in force all
+//! the same, neither place takes writes until the store is opened again, by what the file says then. Refs, and since when what is
+//! unnamed, stay in the data folder.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -53,6 +54,8 @@ struct Attempt<'a> {
     stores: &'a Stores,
     name: &'a StoreName,
     moving: &'a Arc<Moving>,
+    /// Where the store is, as this process has it.
+    from: StoreSettings,
     store: coffer::Store,
 }
 
@@ -139,11 +142,7 @@ impl Stores {
             return self.cancel(name);
         }
         if file.leaving.is_some() {
-            return Err(Error::conflict(
-                Kind::Store,
-                name,
-                "what it left at its last place is not removed yet: restart the node",
-            ));
+            return Err(not_left(name));
         }
         if let Some(moving) = &file.moving {
             if moving.is_same_place(&target.backend) {
@@ -216,14 +215,18 @@ impl Stores {
     fn note(&self, name: &StoreName, to: Option<BackendSettings>) -> Result<(), Error> {
         let _changing = self.changing();
         let mut file = self.file_of(name)?;
-        file.moving = to.clone();
-        write_file(&self.inner.around.folder, name, &file)?;
+        file.moving = to;
+        let written = write_file(&self.inner.around.folder, name, &file);
+        if written.is_err() {
+            // It may be in force all the same.
+            file = self.file_of(name)?;
+        }
         let mut open = self.opened();
         let opened = open
             .get_mut(name)
             .ok_or_else(|| Error::missing(Kind::Store, name))?;
-        opened.moving = to.map(|to| Arc::new(Moving::new(to)));
-        Ok(())
+        opened.moving = file.moving.map(|to| Arc::new(Moving::new(to)));
+        written
     }
 
     fn file_of(&self, name: &StoreName) -> Result<StoreFile, Error> {
@@ -234,14 +237,16 @@ impl Stores {
     }
 
     fn carry_on_blocking(&self, name: &StoreName, stop: &AtomicBool) -> Result<(), Error> {
-        let (moving, store) = {
+        let (moving, from, store) = {
             let open = self.opened();
-            let parts = parts_of(&open, name)?;
-            let moving = open.get(name).and_then(|opened| opened.moving.clone());
-            (moving, parts.blobs.store().clone())
-        };
-        let Some(moving) = moving else {
-            return Ok(());
+            let store = parts_of(&open, name)?.blobs.store().clone();
+            let Some((moving, opened)) = open
+                .get(name)
+                .and_then(|opened| Some((opened.moving.clone()?, opened)))
+            else {
+                return Ok(());
+            };
+            (moving, opened.settings.clone(), store)
         };
         let _running = moving.running.try_lock().map_err(|_| Error::Busy)?;
         *moving.trouble() = None;
@@ -249,6 +254,7 @@ impl Stores {
             stores: self,
             name,
             moving: &moving,
+            from,
             store,
         };
         let done = attempt.run(stop);
@@ -263,10 +269,13 @@ impl Attempt<'_> {
     fn run(&self, stop: &AtomicBool) -> Result<(), Error> {
         let around = &self.stores.inner.around;
         let own = around.folder.join(self.name.as_str());
-        let from = read_file(&around.folder, self.name)?.settings;
+        // After a commit that failed the file may say that the store is there already, and this process has it here.
+        if !self.is_noted()? {
+            return Err(not_left(self.name));
+        }
         let target = StoreSettings {
             backend: self.moving.to.clone(),
-            ..from.clone()
+            ..self.from.clone()
         };
         let carrier = Carrier {
             from: self.store.switch(),
@@ -275,7 +284,7 @@ impl Attempt<'_> {
             stop: &|| stop.load(Ordering::Relaxed) || self.moving.is_cancelled.load(Ordering::Relaxed),
             progress: &|blobs| self.moving.blobs.store(blobs, Ordering::Relaxed),
         };
-        let old = carrier.run(|| self.commit(&from, &target))?;
+        let old = carrier.run(|| self.commit(&target))?;
         self.store.set_compression(target.packed());
         tracing::info!(store = %self.name, "a store has moved");
         // Who still reads there has its files open.
@@ -290,8 +299,14 @@ impl Attempt<'_> {
         Ok(())
     }
 
+    /// Whether the file says that the store is where it was, and moves.
+    fn is_noted(&self) -> Result<bool, Error> {
+        let file = read_file(&self.stores.inner.around.folder, self.name)?;
+        Ok(file.moving.as_ref() == Some(&self.moving.to))
+    }
+
     /// From here on the blobs are there. Writes wait meanwhile.
-    fn commit(&self, from: &StoreSettings, target: &StoreSettings) -> Result<(), Error> {
+    fn commit(&self, target: &StoreSettings) -> Result<(), Error> {
         let _changing = self.stores.changing();
         // Closed, removed or opened anew meanwhile, it is not the store that was carried.
         let present = self.stores.get(self.name)?;
@@ -299,10 +314,15 @@ impl Attempt<'_> {
             return Err(Error::Busy);
         }
         let file = StoreFile {
-            leaving: Some(from.backend.clone()),
+            leaving: Some(self.from.backend.clone()),
             ..StoreFile::of(target.clone())
         };
-        write_file(&self.stores.inner.around.folder, self.name, &file)?;
+        let written = write_file(&self.stores.inner.around.folder, self.name, &file);
+        if written.is_err() && !self.is_noted().is_ok_and(|is_noted| is_noted) {
+            // The next start may go on there, and removes what is here.
+            self.store.backend().abandon();
+        }
+        written?;
         if let Some(opened) = self.stores.opened().get_mut(self.name) {
             opened.settings = target.clone();
             opened.moving = None;
@@ -325,6 +345,11 @@ impl From<CarryError> for Error {
     }
 }
 
+fn not_left(name: &StoreName) -> Error {
+    let reason = "what it left at its last place is not removed yet: restart the node";
+    Error::conflict(Kind::Store, name, reason)
+}
+
 /// Removes what a store left where it was before it moved, and writes that down. Nothing where nothing was left.
 pub(super) fn remove_left(folder: &Path, name: &StoreName, file: &mut StoreFile) -> Result<(), Error> {
     let Some(left) = &file.leaving else {
@@ -332,7 +357,10 @@ pub(super) fn remove_left(folder: &Path, name: &StoreName, file: &mut StoreFile)
     };
     // After a cut in the middle of it only one of the generations may say so.
     write_file(folder, name, file)?;
-    remove_backend(&folder.join(name.as_str()), left)?;
+    // Never where it is.
+    if !left.is_same_place(&file.settings.backend) {
+        remove_backend(&folder.join(name.as_str()), left)?;
+    }
     file.leaving = None;
     write_file(folder, name, file)
 }
@@ -359,3 +387,6 @@ fn open_or_create(own: &Path, settings: &StoreSettings) -> Result<Arc<dyn coffer
     }
     open_backend(own, settings)
 }
+
+#[cfg(test)]
+mod tests;

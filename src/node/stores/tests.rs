@@ -3,7 +3,7 @@
 use super::*;
 use crate::coffer::Class;
 
-fn stores(folder: &Path) -> Stores {
+pub(super) fn stores(folder: &Path) -> Stores {
     let around = Around {
         folder: folder.to_owned(),
         main_refs: folder.join("refs.main"),
@@ -14,7 +14,7 @@ fn stores(folder: &Path) -> Stores {
     Stores::open(around, &StoreSettings::default()).unwrap()
 }
 
-fn fs_settings(path: &Path) -> StoreSettings {
+pub(super) fn fs_settings(path: &Path) -> StoreSettings {
     StoreSettings {
         backend: BackendSettings::Fs {
             path: Some(path.to_owned()),
