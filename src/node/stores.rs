@@ -5,6 +5,7 @@
 //! NAME/…             the files of a haystack
 //! NAME/blobs/        the files of an fs store, where no other folder was given
 //! NAME/gc/           since when what is unnamed
+//! NAME/mirror        while the haystack is a copy of the store that moves here (`coffer/mirror.rs`)
 //! NAME/refs/         the refs into the store; those into `main` are in `refs/` of the data folder
 //! NAME.removed-N/    a store that was removed, kept as it was: no name of a store has a dot
 //! ```
@@ -36,7 +37,7 @@ use super::folder::create_private;
 use super::lease::Leases;
 use super::refs::{CheckedRefs, Kept, Refs};
 use crate::coffer::{self, Compression, Fs, Haystack, HaystackOptions, Memory, Status};
-use crate::id::StoreName;
+use crate::id::{NodeId, StoreName};
 use crate::{db, durable};
 
 /// The format of `store.json` that this version writes.
@@ -138,7 +139,9 @@ pub struct Stores {
 
 /// What all stores of a node share.
 pub(super) struct Around {
-    /// Where the stores are.
+    /// Whose stores they are.
+    pub(super) node: NodeId,
+    /// Where they are.
     pub(super) folder: PathBuf,
     /// Where the refs of `main` are; any other store has its own in its folder.
     pub(super) main_refs: PathBuf,
@@ -513,10 +516,15 @@ impl Stores {
             Err(Error::Offline { .. }) => None,
             Err(error) => return Err(error),
         };
-        // Of a store that is offline nobody can say that it is empty.
-        let is_empty = blobs.as_ref().is_some_and(|blobs| blobs.status().blobs == 0);
-        if !options.not_empty && !is_empty {
-            return Err(Refusal::StoreNotEmpty.into());
+        if !options.not_empty {
+            // Of a store that is offline nobody can say that it is empty. Its number of blobs may be a guess.
+            let is_empty = match &blobs {
+                Some(blobs) => blobs.store().switch().abandon_if_empty()?,
+                None => false,
+            };
+            if !is_empty {
+                return Err(Refusal::StoreNotEmpty.into());
+            }
         }
         let folder = self.inner.around.folder.join(name.as_str());
         let aside = (1..)
@@ -615,6 +623,7 @@ fn read_file(folder: &Path, name: &StoreName) -> Result<StoreFile, Error> {
 
 fn open_store(around: &Around, name: &StoreName, file: &mut StoreFile) -> Result<Parts, Error> {
     let Around {
+        node: _,
         folder,
         main_refs,
         events,
@@ -625,6 +634,8 @@ fn open_store(around: &Around, name: &StoreName, file: &mut StoreFile) -> Result
     moving::remove_left(folder, name, file)?;
     let compression = file.settings.packed();
     let backend = open_backend(&own, &file.settings)?;
+    // Whoever carried blobs here may not go on with that: what is put from now on would be too much to them.
+    coffer::end_mirror(&file.settings.backend.place(&own))?;
     let store = coffer::Store::new(backend, compression)?;
     let own_refs = own.join("refs");
     let is_main = *name == StoreName::main();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! store.json   {…card…}
-//!   begin  ─>  {…card…, "moving": disk}     blobs are carried to the disk; each start goes on with it
+//!   begin  ─>  {…card…, "moving": disk}     blobs are carried to the disk, a mirror by then; each start goes on with it
 //!   exchange   {…disk…, "leaving": card}    written while writes wait: from here on the blobs are on the disk
 //!   remove ─>  {…disk…}                     what was left on the card is gone
 //! ```
@@ -12,7 +12,7 @@
 //! the same, neither place takes writes until the store is opened again, by what the file says then. Refs, and since when what is
 //! unnamed, stay in the data folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -20,7 +20,7 @@ use super::{
     BackendSettings, RemoveOptions, StoreFile, StoreSettings, Stores, fs_folder, invalid, open_backend,
     parts_of, read_file, write_file,
 };
-use crate::coffer::{self, Carrier, CarryError, Fs, Haystack, Status};
+use crate::coffer::{self, Backend, Carrier, CarryError, Fs, Haystack, Status};
 use crate::db;
 use crate::id::StoreName;
 use crate::node::error::{Error, Kind};
@@ -86,6 +86,14 @@ impl Moving {
 }
 
 impl BackendSettings {
+    /// The folder that blobs lie in, of a store whose own is `own`.
+    pub(super) fn place(&self, own: &Path) -> PathBuf {
+        match self {
+            BackendSettings::Fs { path, .. } => fs_folder(own, path.as_deref()),
+            BackendSettings::Haystack { .. } | BackendSettings::Memory {} => own.to_owned(),
+        }
+    }
+
     /// Whether blobs of both lie in the same place.
     fn is_same_place(&self, other: &BackendSettings) -> bool {
         match (self, other) {
@@ -105,8 +113,8 @@ impl Stores {
     /// and what was carried is removed. An empty store that is there is removed and gives its place. Durable on return.
     ///
     /// # Errors
-    /// [`Error::Conflict`] where another store is there, or what it left elsewhere is not removed yet; [`Error::NoSpace`];
-    /// [`Error::Invalid`] for a store that others mount or that is in memory.
+    /// [`Error::Conflict`] where another store or its blobs are, or what it left elsewhere is not removed yet;
+    /// [`Error::NoSpace`]; [`Error::Invalid`] for a store that others mount or that is in memory.
     pub async fn begin_move(&self, name: &StoreName, to: BackendSettings) -> Result<(), Error> {
         let (stores, name) = (self.clone(), name.clone());
         db::crossing(move || stores.begin_move_blocking(&name, to)).await
@@ -151,8 +159,39 @@ impl Stores {
             self.cancel(name)?;
         }
         self.make_place(name, &target.backend)?;
-        self.has_room(name, &target)?;
+        let to = self.has_room(name, &target)?;
+        self.mirror_at(name, &target.backend, &*to)?;
+        drop(to);
         self.note(name, Some(target.backend))
+    }
+
+    /// The folder of a store, and who it is to a disk.
+    fn known_as(&self, name: &StoreName) -> (PathBuf, String) {
+        let around = &self.inner.around;
+        (
+            around.folder.join(name.as_str()),
+            format!("{} {name}", around.node),
+        )
+    }
+
+    /// Makes a place the mirror of a store, unless it is. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where there are other blobs: the mirror would lose them.
+    fn mirror_at(&self, name: &StoreName, to: &BackendSettings, backend: &dyn Backend) -> Result<(), Error> {
+        let (own, whose) = self.known_as(name);
+        let place = to.place(&own);
+        if coffer::is_mirror(&place, &whose) {
+            return Ok(());
+        }
+        if backend.list(None)?.next().transpose()?.is_some() {
+            return Err(Error::conflict(
+                Kind::Store,
+                name,
+                "blobs of another store, such as another box's, are at its new place: take another disk",
+            ));
+        }
+        Ok(coffer::make_mirror(&place, &whose)?)
     }
 
     /// An empty store that is at the place goes; any other keeps it.
@@ -178,7 +217,8 @@ impl Stores {
         })
     }
 
-    fn has_room(&self, name: &StoreName, target: &StoreSettings) -> Result<(), Error> {
+    /// Opens the new place, which has room for the store.
+    fn has_room(&self, name: &StoreName, target: &StoreSettings) -> Result<Arc<dyn Backend>, Error> {
         let Status { plain_bytes, .. } = self.get(name)?.status();
         let folder = self.inner.around.folder.join(name.as_str());
         let backend = open_or_create(&folder, target)?;
@@ -187,7 +227,7 @@ impl Stores {
             Some(free) if free < wanted => Err(Error::NoSpace {
                 path: target.backend.folder().unwrap_or(folder),
             }),
-            _ => Ok(()),
+            _ => Ok(backend),
         }
     }
 
@@ -208,7 +248,12 @@ impl Stores {
             return Ok(());
         }
         self.note(name, None)?;
-        remove_backend(&self.inner.around.folder.join(name.as_str()), &moving.to)
+        let (own, whose) = self.known_as(name);
+        match coffer::is_mirror(&moving.to.place(&own), &whose) {
+            true => remove_backend(&own, &moving.to),
+            // Somebody has used that disk meanwhile.
+            false => Ok(()),
+        }
     }
 
     /// Writes down where it moves to.
@@ -277,9 +322,11 @@ impl Attempt<'_> {
             backend: self.moving.to.clone(),
             ..self.from.clone()
         };
+        let to = open_or_create(&own, &target)?;
+        self.stores.mirror_at(self.name, &self.moving.to, &*to)?;
         let carrier = Carrier {
             from: self.store.switch(),
-            to: open_or_create(&own, &target)?,
+            to,
             compression: target.packed(),
             stop: &|| stop.load(Ordering::Relaxed) || self.moving.is_cancelled.load(Ordering::Relaxed),
             progress: &|blobs| self.moving.blobs.store(blobs, Ordering::Relaxed),
@@ -291,7 +338,9 @@ impl Attempt<'_> {
         old.abandon();
         drop(old);
         let mut file = read_file(&around.folder, self.name)?;
-        let removed = remove_left(&around.folder, self.name, &mut file);
+        let removed = coffer::end_mirror(&self.moving.to.place(&own))
+            .map_err(Error::from)
+            .and_then(|()| remove_left(&around.folder, self.name, &mut file));
         // It is done: what stays behind takes room until the next start.
         if let Err(error) = removed {
             tracing::warn!(store = %self.name, %error, "what a store left where it was is not removed yet");
@@ -368,7 +417,10 @@ pub(super) fn remove_left(folder: &Path, name: &StoreName, file: &mut StoreFile)
 /// The files of a backend that nobody uses any more; none where its disk is not there.
 fn remove_backend(own: &Path, backend: &BackendSettings) -> Result<(), Error> {
     match backend {
-        BackendSettings::Haystack { .. } => Haystack::remove(own)?,
+        BackendSettings::Haystack { .. } => {
+            Haystack::remove(own)?;
+            coffer::end_mirror(own)?;
+        }
         BackendSettings::Fs { path, .. } => Fs::remove(&fs_folder(own, path.as_deref()))?,
         BackendSettings::Memory {} => {}
     }
@@ -376,7 +428,7 @@ fn remove_backend(own: &Path, backend: &BackendSettings) -> Result<(), Error> {
 }
 
 /// The backend at a new place, where that is there: a folder is made in its disk, and a disk is not made up.
-fn open_or_create(own: &Path, settings: &StoreSettings) -> Result<Arc<dyn coffer::Backend>, Error> {
+fn open_or_create(own: &Path, settings: &StoreSettings) -> Result<Arc<dyn Backend>, Error> {
     if let BackendSettings::Fs { path, .. } = &settings.backend {
         let folder = fs_folder(own, path.as_deref());
         let disk = folder.parent().unwrap_or(own);
