@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Each line is one durable replacement of the file. Before the second the old place has everything that was acknowledged, from
-//! it on the new one has; cut at any moment, the store is in one of the two, whole. Where the second fails and may be in force all
-//! the same, neither place takes writes until the store is opened again, by what the file says then. Refs, and since when what is
-//! unnamed, stay in the data folder.
+//! it on the new one has; cut at any moment, the store is in one of the two, whole. Where the second fails, may be in force
+//! all the same and cannot be taken back, neither place takes writes until the store is opened again, by what the file says then.
+//! Refs, and since when what is unnamed, stay in the data folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -366,10 +366,17 @@ impl Attempt<'_> {
             leaving: Some(self.from.backend.clone()),
             ..StoreFile::of(target.clone())
         };
-        let written = write_file(&self.stores.inner.around.folder, self.name, &file);
+        let folder = &self.stores.inner.around.folder;
+        let written = write_file(folder, self.name, &file);
         if written.is_err() && !self.is_noted().is_ok_and(|is_noted| is_noted) {
-            // The next start may go on there, and removes what is here.
-            self.store.backend().abandon();
+            let before = StoreFile {
+                moving: Some(self.moving.to.clone()),
+                ..StoreFile::of(self.from.clone())
+            };
+            // Where it can't be taken back, the next start may go on there, and removes what is here.
+            if write_file(folder, self.name, &before).is_err() {
+                self.store.backend().abandon();
+            }
         }
         written?;
         if let Some(opened) = self.stores.opened().get_mut(self.name) {
