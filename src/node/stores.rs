@@ -4,7 +4,7 @@
 //! NAME/store.json    {"format":1,"backend":"haystack","compression":1,…}
 //! NAME/…             the files of a haystack
 //! NAME/blobs/        the files of an fs store, where no other folder was given
-//! NAME/gc/           since when what is unnamed
+//! NAME/gc/           since when what is unnamed; whether it held blobs when it was added, and is not collected
 //! NAME/mirror        while the haystack is a copy of the store that moves here (`coffer/mirror.rs`)
 //! NAME/refs/         the refs into the store; those into `main` are in `refs/` of the data folder
 //! NAME.removed-N/    a store that was removed, kept as it was: no name of a store has a dot
@@ -53,6 +53,10 @@ const COMPRESSION_MAX: i32 = 1;
 
 /// Volumes smaller than that are all headers; larger ones have no room in a needle's address.
 const VOLUME_BYTES: RangeInclusive<u64> = 16 * 1024 * 1024..=16 * 1024 * 1024 * 1024;
+
+/// Beside the collector's files, of a store that held blobs when it was added: refs of another node, or of this one before a
+/// reset, may name them.
+const ADOPTED: &str = "gc/adopted";
 
 /// The status of a store that is not there.
 const NOTHING: Status = Status {
@@ -365,15 +369,20 @@ impl Stores {
         Ok(Arc::clone(&parts_of(&open, name)?.refs))
     }
 
-    /// What the collector may work on: every store that is there and no other node's.
+    /// What the collector may work on: every store that is there, no other node's, and was empty when it was added. Of an adopted
+    /// one nobody here knows what refs name.
     pub(super) fn collectable(&self) -> Vec<Collectable> {
         let open = self.opened();
         let all = open.iter().filter(|(_, opened)| !opened.settings.is_shared());
         all.filter_map(|(name, opened)| {
             let parts = opened.parts.as_ref().ok()?;
+            let own = self.inner.around.folder.join(name.as_str());
+            if own.join(ADOPTED).exists() {
+                return None;
+            }
             Some(Collectable {
                 name: name.clone(),
-                folder: self.inner.around.folder.join(name.as_str()).join("gc"),
+                folder: own.join("gc"),
                 refs: Arc::clone(&parts.refs),
                 leases: Arc::clone(parts.blobs.leases()),
             })
@@ -587,7 +596,13 @@ fn make_store(folder: &Path, name: &StoreName, settings: &StoreSettings) -> Resu
     let own = folder.join(name.as_str());
     create_private(&own).map_err(|source| Error::io(&own, source))?;
     if let BackendSettings::Fs { path, .. } = &settings.backend {
-        Fs::create(&fs_folder(&own, path.as_deref()))?;
+        let blobs = Fs::create(&fs_folder(&own, path.as_deref()))?;
+        // What cannot be listed holds something.
+        if coffer::Backend::list(&blobs, None)?.next().is_some() {
+            let adopted = own.join(ADOPTED);
+            create_private(&own.join("gc")).map_err(|source| Error::io(&adopted, source))?;
+            durable::replace(&adopted, b"")?;
+        }
     }
     write_file(folder, name, &StoreFile::of(settings.clone()))
 }
