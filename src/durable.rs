@@ -66,7 +66,8 @@ pub struct State {
 /// moment leaves the old payload or the new one.
 ///
 /// # Errors
-/// [`Error::Io`]: the old payload is still in force.
+/// [`Error::Io`]: the old payload is in force, or the new one already, durably or not. Whoever does something that only one of
+/// them allows reads the file first, and takes a new one for neither: a power cut may bring back the old.
 pub fn replace(path: &Path, payload: &[u8]) -> Result<(), Error> {
     let fresh = sibling(path, ".new");
     let old = sibling(path, ".old");

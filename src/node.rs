@@ -231,6 +231,7 @@ impl Node {
         )?;
         let activity = Activity::new();
         let around = Around {
+            node: identity.node_id(),
             folder: folder.subfolder("stores")?,
             main_refs: folder.subfolder("refs")?,
             events: events.clone(),

@@ -9,6 +9,7 @@
 //! DIR/aliases/ab/<64 hex>         by SHA-256: the blob it stands for (`alias.rs`)
 //! DIR/quarantine/<64 hex>[.n]     damaged blobs, set aside
 //! DIR/new/<32 hex>-<n>            files being written
+//! DIR/mirror                      while they are copies of a store that moves here (`../mirror.rs`)
 //! ```
 //!
 //! `ab` is the id's first byte and `c` half of its second: 4096 folders, so that a million blobs make folders

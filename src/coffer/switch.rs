@@ -137,6 +137,21 @@ impl Switch {
         let mut current = inner.current.write().unwrap_or_else(PoisonError::into_inner);
         Ok(std::mem::replace(&mut current, to))
     }
+
+    /// Takes no more writes where there are no blobs, and says whether that is so: nobody writes between the look and the end.
+    ///
+    /// # Errors
+    /// As [`Backend::flush`] and [`Backend::list`]: it goes on.
+    pub fn abandon_if_empty(&self) -> Result<bool, Error> {
+        let _alone = self.inner.writing.write().unwrap_or_else(PoisonError::into_inner);
+        let current = self.inner.current();
+        current.flush()?;
+        let is_empty = current.list(None)?.next().transpose()?.is_none();
+        if is_empty {
+            current.abandon();
+        }
+        Ok(is_empty)
+    }
 }
 
 impl Inner {
@@ -415,6 +430,25 @@ mod tests {
             .unwrap();
         assert!(matches!(stream.finish(None), Err(Error::Busy)));
         assert_eq!((from.status().blobs, to.status().blobs), (1, 0));
+    }
+
+    #[test]
+    fn only_what_is_empty_is_abandoned_and_takes_nothing_from_then_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let haystack = Haystack::open(dir.path(), HaystackOptions::default()).unwrap();
+        let switch = Switch::new(Arc::new(haystack));
+        // Appended counts, as its writer is about to flush it.
+        let id = switch.append(&[packed("x")]).unwrap()[0].id;
+        assert!(!switch.abandon_if_empty().unwrap());
+        put(&switch, "y");
+        switch.delete(&[id, BlobId::of(b"y")]).unwrap();
+        let mut stream = switch.begin(Class::Pinned).unwrap();
+        stream.write(b"late").unwrap();
+        assert!(switch.abandon_if_empty().unwrap());
+        let late = stream.finish(None).map(drop);
+        assert!(matches!(late, Err(Error::ReadOnly { .. })), "{late:?}");
+        let late = switch.append(&[packed("z")]).map(drop);
+        assert!(matches!(late, Err(Error::ReadOnly { .. })), "{late:?}");
     }
 
     #[test]

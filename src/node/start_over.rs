@@ -33,9 +33,16 @@ const BLOCK_BYTES: usize = 64 * 1024;
 /// Asks for a reset at the next start. Durable on return. Blocking.
 ///
 /// # Errors
-/// [`Error::NoSpace`], [`Error::Internal`]: nothing was asked for.
+/// [`Error::NoSpace`], [`Error::Internal`]: nothing was asked for, as far as the disk lets that be taken back.
 pub(super) fn ask(folder: &Path) -> Result<(), Error> {
-    Ok(durable::replace(&folder.join(REQUEST), b"factory reset")?)
+    let request = folder.join(REQUEST);
+    let was_asked = request.exists();
+    let asked = durable::replace(&request, b"factory reset");
+    if asked.is_err() && !was_asked {
+        // It may be in force, and who was told that it failed may have changed their mind by the next start.
+        durable::remove(&request)?;
+    }
+    Ok(asked?)
 }
 
 /// Does what [`ask`] asked for, and says whether it did. The folder is empty then, and becomes a new node where it is opened.

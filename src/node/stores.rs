@@ -4,7 +4,8 @@
 //! NAME/store.json    {"format":1,"backend":"haystack","compression":1,…}
 //! NAME/…             the files of a haystack
 //! NAME/blobs/        the files of an fs store, where no other folder was given
-//! NAME/gc/           since when what is unnamed
+//! NAME/gc/           since when what is unnamed; whether it held blobs when it was added, and is not collected
+//! NAME/mirror        while the haystack is a copy of the store that moves here (`coffer/mirror.rs`)
 //! NAME/refs/         the refs into the store; those into `main` are in `refs/` of the data folder
 //! NAME.removed-N/    a store that was removed, kept as it was: no name of a store has a dot
 //! ```
@@ -36,7 +37,7 @@ use super::folder::create_private;
 use super::lease::Leases;
 use super::refs::{CheckedRefs, Kept, Refs};
 use crate::coffer::{self, Compression, Fs, Haystack, HaystackOptions, Memory, Status};
-use crate::id::StoreName;
+use crate::id::{NodeId, StoreName};
 use crate::{db, durable};
 
 /// The format of `store.json` that this version writes.
@@ -52,6 +53,10 @@ const COMPRESSION_MAX: i32 = 1;
 
 /// Volumes smaller than that are all headers; larger ones have no room in a needle's address.
 const VOLUME_BYTES: RangeInclusive<u64> = 16 * 1024 * 1024..=16 * 1024 * 1024 * 1024;
+
+/// Beside the collector's files, of a store that held blobs when it was added: refs of another node, or of this one before a
+/// reset, may name them.
+const ADOPTED: &str = "gc/adopted";
 
 /// The status of a store that is not there.
 const NOTHING: Status = Status {
@@ -138,7 +143,9 @@ pub struct Stores {
 
 /// What all stores of a node share.
 pub(super) struct Around {
-    /// Where the stores are.
+    /// Whose stores they are.
+    pub(super) node: NodeId,
+    /// Where they are.
     pub(super) folder: PathBuf,
     /// Where the refs of `main` are; any other store has its own in its folder.
     pub(super) main_refs: PathBuf,
@@ -292,8 +299,8 @@ impl Stores {
         }
         let mut open = BTreeMap::new();
         for name in names {
-            let file = read_file(&around.folder, &name)?;
-            let parts = match open_store(&around, &name) {
+            let mut file = read_file(&around.folder, &name)?;
+            let parts = match open_store(&around, &name, &mut file) {
                 Ok(parts) => Ok(parts),
                 // A node whose card lost it is no node; one whose disk is not there yet says so.
                 Err(error) if name == main && !file.settings.is_elsewhere() => return Err(error),
@@ -362,15 +369,20 @@ impl Stores {
         Ok(Arc::clone(&parts_of(&open, name)?.refs))
     }
 
-    /// What the collector may work on: every store that is there and no other node's.
+    /// What the collector may work on: every store that is there, no other node's, and was empty when it was added. Of an adopted
+    /// one nobody here knows what refs name.
     pub(super) fn collectable(&self) -> Vec<Collectable> {
         let open = self.opened();
         let all = open.iter().filter(|(_, opened)| !opened.settings.is_shared());
         all.filter_map(|(name, opened)| {
             let parts = opened.parts.as_ref().ok()?;
+            let own = self.inner.around.folder.join(name.as_str());
+            if own.join(ADOPTED).exists() {
+                return None;
+            }
             Some(Collectable {
                 name: name.clone(),
-                folder: self.inner.around.folder.join(name.as_str()).join("gc"),
+                folder: own.join("gc"),
                 refs: Arc::clone(&parts.refs),
                 leases: Arc::clone(parts.blobs.leases()),
             })
@@ -443,14 +455,22 @@ impl Stores {
         if self.opened().get(name).is_some_and(|opened| opened.parts.is_ok()) {
             return Ok(());
         }
-        let opened = open_store(&self.inner.around, name);
+        let around = &self.inner.around;
+        let opened = read_file(&around.folder, name)
+            .and_then(|mut file| Ok((open_store(around, name, &mut file)?, file)));
         let mut open = self.opened();
         let known = open
             .get_mut(name)
             .ok_or_else(|| Error::missing(Kind::Store, name))?;
         match opened {
-            Ok(parts) => {
-                known.parts = Ok(parts);
+            Ok((parts, file)) => {
+                // A commit of its move may have failed, and be in force all the same. Else an attempt that still runs is the one
+                // that there is.
+                if known.moving.as_ref().map(|moving| &moving.to) == file.moving.as_ref() {
+                    known.parts = Ok(parts);
+                } else {
+                    *known = Opened::new(file, Ok(parts));
+                }
                 Ok(())
             }
             Err(error) => {
@@ -481,7 +501,8 @@ impl Stores {
         }
         let folder = &self.inner.around.folder;
         make_store(folder, &name, settings)?;
-        let parts = match open_store(&self.inner.around, &name) {
+        let mut file = StoreFile::of(settings.clone());
+        let parts = match open_store(&self.inner.around, &name, &mut file) {
             Ok(parts) => parts,
             Err(error) => {
                 // What cannot be opened now was never a store: only its settings go, whatever else is there.
@@ -489,7 +510,6 @@ impl Stores {
                 return Err(error);
             }
         };
-        let file = StoreFile::of(settings.clone());
         self.opened().insert(name.clone(), Opened::new(file, Ok(parts)));
         self.inner.around.events.tell(Event::StoreAdded { store: name });
         Ok(())
@@ -505,10 +525,15 @@ impl Stores {
             Err(Error::Offline { .. }) => None,
             Err(error) => return Err(error),
         };
-        // Of a store that is offline nobody can say that it is empty.
-        let is_empty = blobs.as_ref().is_some_and(|blobs| blobs.status().blobs == 0);
-        if !options.not_empty && !is_empty {
-            return Err(Refusal::StoreNotEmpty.into());
+        if !options.not_empty {
+            // Of a store that is offline nobody can say that it is empty. Its number of blobs may be a guess.
+            let is_empty = match &blobs {
+                Some(blobs) => blobs.store().switch().abandon_if_empty()?,
+                None => false,
+            };
+            if !is_empty {
+                return Err(Refusal::StoreNotEmpty.into());
+            }
         }
         let folder = self.inner.around.folder.join(name.as_str());
         let aside = (1..)
@@ -571,12 +596,21 @@ fn make_store(folder: &Path, name: &StoreName, settings: &StoreSettings) -> Resu
     let own = folder.join(name.as_str());
     create_private(&own).map_err(|source| Error::io(&own, source))?;
     if let BackendSettings::Fs { path, .. } = &settings.backend {
-        Fs::create(&fs_folder(&own, path.as_deref()))?;
+        let blobs = Fs::create(&fs_folder(&own, path.as_deref()))?;
+        // What cannot be listed holds something.
+        if coffer::Backend::list(&blobs, None)?.next().is_some() {
+            let adopted = own.join(ADOPTED);
+            create_private(&own.join("gc")).map_err(|source| Error::io(&adopted, source))?;
+            durable::replace(&adopted, b"")?;
+        }
     }
     write_file(folder, name, &StoreFile::of(settings.clone()))
 }
 
 /// Durable on return.
+///
+/// # Errors
+/// As [`durable::replace`]: what the file said is in force, or `file` is.
 fn write_file(folder: &Path, name: &StoreName, file: &StoreFile) -> Result<(), Error> {
     let payload = serde_json::to_vec(file).expect("settings are plain fields");
     // Twice, so that there is a previous generation, and that it says the same: what is elsewhere by now, an older one would
@@ -602,19 +636,21 @@ fn read_file(folder: &Path, name: &StoreName) -> Result<StoreFile, Error> {
     Ok(file)
 }
 
-fn open_store(around: &Around, name: &StoreName) -> Result<Parts, Error> {
+fn open_store(around: &Around, name: &StoreName, file: &mut StoreFile) -> Result<Parts, Error> {
     let Around {
+        node: _,
         folder,
         main_refs,
         events,
         clock,
         activity,
     } = around;
-    let mut file = read_file(folder, name)?;
     let own = folder.join(name.as_str());
-    moving::remove_left(folder, name, &mut file)?;
+    moving::remove_left(folder, name, file)?;
     let compression = file.settings.packed();
     let backend = open_backend(&own, &file.settings)?;
+    // Whoever carried blobs here may not go on with that: what is put from now on would be too much to them.
+    coffer::end_mirror(&file.settings.backend.place(&own))?;
     let store = coffer::Store::new(backend, compression)?;
     let own_refs = own.join("refs");
     let is_main = *name == StoreName::main();

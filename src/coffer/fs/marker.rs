@@ -10,6 +10,7 @@ use data_encoding::HEXLOWER;
 use super::layout;
 use super::place::{Temp, make_folder, read_file, sync_folder};
 use crate::coffer::error::Error;
+use crate::coffer::mirror::MIRROR;
 use crate::durable;
 
 /// The format this module reads and writes. A newer one must not have a folder `blobs`, which is taken for
@@ -39,6 +40,8 @@ pub(super) fn remove(root: &Path) -> Result<(), Error> {
         for name in [layout::NEW, layout::ALIASES, layout::BLOBS] {
             allow_absent(fs::remove_dir_all(root.join(name)))?;
         }
+        // Not before them: what is left of a mirror in a cut is one.
+        allow_absent(fs::remove_file(root.join(MIRROR)))?;
         // One that holds something stays, and with it the marker.
         let aside = fs::remove_dir(root.join(layout::QUARANTINE));
         if aside.is_ok() || !root.join(layout::QUARANTINE).exists() {
@@ -104,6 +107,7 @@ fn refuse_foreign(root: &Path) -> Result<(), Error> {
         layout::ALIASES,
         layout::QUARANTINE,
         layout::NEW,
+        MIRROR,
         // Every fresh ext4 has one.
         "lost+found",
     ];

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! store.json   {…card…}
-//!   begin  ─>  {…card…, "moving": disk}     blobs are carried to the disk; each start goes on with it
+//!   begin  ─>  {…card…, "moving": disk}     blobs are carried to the disk, a mirror by then; each start goes on with it
 //!   exchange   {…disk…, "leaving": card}    written while writes wait: from here on the blobs are on the disk
 //!   remove ─>  {…disk…}                     what was left on the card is gone
 //! ```
 //!
 //! Each line is one durable replacement of the file. Before the second the old place has everything that was acknowledged, from
-//! it on the new one has; cut at any moment, the store is in one of the two, whole. Refs, and since when what is unnamed, stay
-//! in the data folder.
+//! it on the new one has; cut at any moment, the store is in one of the two, whole. Where the second fails, may be in force
+//! all the same and cannot be taken back, neither place takes writes until the store is opened again, by what the file says then.
+//! Refs, and since when what is unnamed, stay in the data folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -19,7 +20,7 @@ use super::{
     BackendSettings, RemoveOptions, StoreFile, StoreSettings, Stores, fs_folder, invalid, open_backend,
     parts_of, read_file, write_file,
 };
-use crate::coffer::{self, Carrier, CarryError, Fs, Haystack, Status};
+use crate::coffer::{self, Backend, Carrier, CarryError, Fs, Haystack, Status};
 use crate::db;
 use crate::id::StoreName;
 use crate::node::error::{Error, Kind};
@@ -53,6 +54,8 @@ struct Attempt<'a> {
     stores: &'a Stores,
     name: &'a StoreName,
     moving: &'a Arc<Moving>,
+    /// Where the store is, as this process has it.
+    from: StoreSettings,
     store: coffer::Store,
 }
 
@@ -83,6 +86,14 @@ impl Moving {
 }
 
 impl BackendSettings {
+    /// The folder that blobs lie in, of a store whose own is `own`.
+    pub(super) fn place(&self, own: &Path) -> PathBuf {
+        match self {
+            BackendSettings::Fs { path, .. } => fs_folder(own, path.as_deref()),
+            BackendSettings::Haystack { .. } | BackendSettings::Memory {} => own.to_owned(),
+        }
+    }
+
     /// Whether blobs of both lie in the same place.
     fn is_same_place(&self, other: &BackendSettings) -> bool {
         match (self, other) {
@@ -102,8 +113,8 @@ impl Stores {
     /// and what was carried is removed. An empty store that is there is removed and gives its place. Durable on return.
     ///
     /// # Errors
-    /// [`Error::Conflict`] where another store is there, or what it left elsewhere is not removed yet; [`Error::NoSpace`];
-    /// [`Error::Invalid`] for a store that others mount or that is in memory.
+    /// [`Error::Conflict`] where another store or its blobs are, or what it left elsewhere is not removed yet;
+    /// [`Error::NoSpace`]; [`Error::Invalid`] for a store that others mount or that is in memory.
     pub async fn begin_move(&self, name: &StoreName, to: BackendSettings) -> Result<(), Error> {
         let (stores, name) = (self.clone(), name.clone());
         db::crossing(move || stores.begin_move_blocking(&name, to)).await
@@ -139,11 +150,7 @@ impl Stores {
             return self.cancel(name);
         }
         if file.leaving.is_some() {
-            return Err(Error::conflict(
-                Kind::Store,
-                name,
-                "what it left at its last place is not removed yet: restart the node",
-            ));
+            return Err(not_left(name));
         }
         if let Some(moving) = &file.moving {
             if moving.is_same_place(&target.backend) {
@@ -152,8 +159,39 @@ impl Stores {
             self.cancel(name)?;
         }
         self.make_place(name, &target.backend)?;
-        self.has_room(name, &target)?;
+        let to = self.has_room(name, &target)?;
+        self.mirror_at(name, &target.backend, &*to)?;
+        drop(to);
         self.note(name, Some(target.backend))
+    }
+
+    /// The folder of a store, and who it is to a disk.
+    fn known_as(&self, name: &StoreName) -> (PathBuf, String) {
+        let around = &self.inner.around;
+        (
+            around.folder.join(name.as_str()),
+            format!("{} {name}", around.node),
+        )
+    }
+
+    /// Makes a place the mirror of a store, unless it is. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where there are other blobs: the mirror would lose them.
+    fn mirror_at(&self, name: &StoreName, to: &BackendSettings, backend: &dyn Backend) -> Result<(), Error> {
+        let (own, whose) = self.known_as(name);
+        let place = to.place(&own);
+        if coffer::is_mirror(&place, &whose) {
+            return Ok(());
+        }
+        if backend.list(None)?.next().transpose()?.is_some() {
+            return Err(Error::conflict(
+                Kind::Store,
+                name,
+                "blobs of another store, such as another box's, are at its new place: take another disk",
+            ));
+        }
+        Ok(coffer::make_mirror(&place, &whose)?)
     }
 
     /// An empty store that is at the place goes; any other keeps it.
@@ -179,7 +217,8 @@ impl Stores {
         })
     }
 
-    fn has_room(&self, name: &StoreName, target: &StoreSettings) -> Result<(), Error> {
+    /// Opens the new place, which has room for the store.
+    fn has_room(&self, name: &StoreName, target: &StoreSettings) -> Result<Arc<dyn Backend>, Error> {
         let Status { plain_bytes, .. } = self.get(name)?.status();
         let folder = self.inner.around.folder.join(name.as_str());
         let backend = open_or_create(&folder, target)?;
@@ -188,7 +227,7 @@ impl Stores {
             Some(free) if free < wanted => Err(Error::NoSpace {
                 path: target.backend.folder().unwrap_or(folder),
             }),
-            _ => Ok(()),
+            _ => Ok(backend),
         }
     }
 
@@ -209,21 +248,30 @@ impl Stores {
             return Ok(());
         }
         self.note(name, None)?;
-        remove_backend(&self.inner.around.folder.join(name.as_str()), &moving.to)
+        let (own, whose) = self.known_as(name);
+        match coffer::is_mirror(&moving.to.place(&own), &whose) {
+            true => remove_backend(&own, &moving.to),
+            // Somebody has used that disk meanwhile.
+            false => Ok(()),
+        }
     }
 
     /// Writes down where it moves to.
     fn note(&self, name: &StoreName, to: Option<BackendSettings>) -> Result<(), Error> {
         let _changing = self.changing();
         let mut file = self.file_of(name)?;
-        file.moving = to.clone();
-        write_file(&self.inner.around.folder, name, &file)?;
+        file.moving = to;
+        let written = write_file(&self.inner.around.folder, name, &file);
+        if written.is_err() {
+            // It may be in force all the same.
+            file = self.file_of(name)?;
+        }
         let mut open = self.opened();
         let opened = open
             .get_mut(name)
             .ok_or_else(|| Error::missing(Kind::Store, name))?;
-        opened.moving = to.map(|to| Arc::new(Moving::new(to)));
-        Ok(())
+        opened.moving = file.moving.map(|to| Arc::new(Moving::new(to)));
+        written
     }
 
     fn file_of(&self, name: &StoreName) -> Result<StoreFile, Error> {
@@ -234,14 +282,16 @@ impl Stores {
     }
 
     fn carry_on_blocking(&self, name: &StoreName, stop: &AtomicBool) -> Result<(), Error> {
-        let (moving, store) = {
+        let (moving, from, store) = {
             let open = self.opened();
-            let parts = parts_of(&open, name)?;
-            let moving = open.get(name).and_then(|opened| opened.moving.clone());
-            (moving, parts.blobs.store().clone())
-        };
-        let Some(moving) = moving else {
-            return Ok(());
+            let store = parts_of(&open, name)?.blobs.store().clone();
+            let Some((moving, opened)) = open
+                .get(name)
+                .and_then(|opened| Some((opened.moving.clone()?, opened)))
+            else {
+                return Ok(());
+            };
+            (moving, opened.settings.clone(), store)
         };
         let _running = moving.running.try_lock().map_err(|_| Error::Busy)?;
         *moving.trouble() = None;
@@ -249,6 +299,7 @@ impl Stores {
             stores: self,
             name,
             moving: &moving,
+            from,
             store,
         };
         let done = attempt.run(stop);
@@ -263,26 +314,33 @@ impl Attempt<'_> {
     fn run(&self, stop: &AtomicBool) -> Result<(), Error> {
         let around = &self.stores.inner.around;
         let own = around.folder.join(self.name.as_str());
-        let from = read_file(&around.folder, self.name)?.settings;
+        // After a commit that failed the file may say that the store is there already, and this process has it here.
+        if !self.is_noted()? {
+            return Err(not_left(self.name));
+        }
         let target = StoreSettings {
             backend: self.moving.to.clone(),
-            ..from.clone()
+            ..self.from.clone()
         };
+        let to = open_or_create(&own, &target)?;
+        self.stores.mirror_at(self.name, &self.moving.to, &*to)?;
         let carrier = Carrier {
             from: self.store.switch(),
-            to: open_or_create(&own, &target)?,
+            to,
             compression: target.packed(),
             stop: &|| stop.load(Ordering::Relaxed) || self.moving.is_cancelled.load(Ordering::Relaxed),
             progress: &|blobs| self.moving.blobs.store(blobs, Ordering::Relaxed),
         };
-        let old = carrier.run(|| self.commit(&from, &target))?;
+        let old = carrier.run(|| self.commit(&target))?;
         self.store.set_compression(target.packed());
         tracing::info!(store = %self.name, "a store has moved");
         // Who still reads there has its files open.
         old.abandon();
         drop(old);
         let mut file = read_file(&around.folder, self.name)?;
-        let removed = remove_left(&around.folder, self.name, &mut file);
+        let removed = coffer::end_mirror(&self.moving.to.place(&own))
+            .map_err(Error::from)
+            .and_then(|()| remove_left(&around.folder, self.name, &mut file));
         // It is done: what stays behind takes room until the next start.
         if let Err(error) = removed {
             tracing::warn!(store = %self.name, %error, "what a store left where it was is not removed yet");
@@ -290,8 +348,14 @@ impl Attempt<'_> {
         Ok(())
     }
 
+    /// Whether the file says that the store is where it was, and moves.
+    fn is_noted(&self) -> Result<bool, Error> {
+        let file = read_file(&self.stores.inner.around.folder, self.name)?;
+        Ok(file.moving.as_ref() == Some(&self.moving.to))
+    }
+
     /// From here on the blobs are there. Writes wait meanwhile.
-    fn commit(&self, from: &StoreSettings, target: &StoreSettings) -> Result<(), Error> {
+    fn commit(&self, target: &StoreSettings) -> Result<(), Error> {
         let _changing = self.stores.changing();
         // Closed, removed or opened anew meanwhile, it is not the store that was carried.
         let present = self.stores.get(self.name)?;
@@ -299,10 +363,22 @@ impl Attempt<'_> {
             return Err(Error::Busy);
         }
         let file = StoreFile {
-            leaving: Some(from.backend.clone()),
+            leaving: Some(self.from.backend.clone()),
             ..StoreFile::of(target.clone())
         };
-        write_file(&self.stores.inner.around.folder, self.name, &file)?;
+        let folder = &self.stores.inner.around.folder;
+        let written = write_file(folder, self.name, &file);
+        if written.is_err() && !self.is_noted().is_ok_and(|is_noted| is_noted) {
+            let before = StoreFile {
+                moving: Some(self.moving.to.clone()),
+                ..StoreFile::of(self.from.clone())
+            };
+            // Where it can't be taken back, the next start may go on there, and removes what is here.
+            if write_file(folder, self.name, &before).is_err() {
+                self.store.backend().abandon();
+            }
+        }
+        written?;
         if let Some(opened) = self.stores.opened().get_mut(self.name) {
             opened.settings = target.clone();
             opened.moving = None;
@@ -325,6 +401,11 @@ impl From<CarryError> for Error {
     }
 }
 
+fn not_left(name: &StoreName) -> Error {
+    let reason = "what it left at its last place is not removed yet: restart the node";
+    Error::conflict(Kind::Store, name, reason)
+}
+
 /// Removes what a store left where it was before it moved, and writes that down. Nothing where nothing was left.
 pub(super) fn remove_left(folder: &Path, name: &StoreName, file: &mut StoreFile) -> Result<(), Error> {
     let Some(left) = &file.leaving else {
@@ -332,7 +413,10 @@ pub(super) fn remove_left(folder: &Path, name: &StoreName, file: &mut StoreFile)
     };
     // After a cut in the middle of it only one of the generations may say so.
     write_file(folder, name, file)?;
-    remove_backend(&folder.join(name.as_str()), left)?;
+    // Never where it is.
+    if !left.is_same_place(&file.settings.backend) {
+        remove_backend(&folder.join(name.as_str()), left)?;
+    }
     file.leaving = None;
     write_file(folder, name, file)
 }
@@ -340,7 +424,10 @@ pub(super) fn remove_left(folder: &Path, name: &StoreName, file: &mut StoreFile)
 /// The files of a backend that nobody uses any more; none where its disk is not there.
 fn remove_backend(own: &Path, backend: &BackendSettings) -> Result<(), Error> {
     match backend {
-        BackendSettings::Haystack { .. } => Haystack::remove(own)?,
+        BackendSettings::Haystack { .. } => {
+            Haystack::remove(own)?;
+            coffer::end_mirror(own)?;
+        }
         BackendSettings::Fs { path, .. } => Fs::remove(&fs_folder(own, path.as_deref()))?,
         BackendSettings::Memory {} => {}
     }
@@ -348,7 +435,7 @@ fn remove_backend(own: &Path, backend: &BackendSettings) -> Result<(), Error> {
 }
 
 /// The backend at a new place, where that is there: a folder is made in its disk, and a disk is not made up.
-fn open_or_create(own: &Path, settings: &StoreSettings) -> Result<Arc<dyn coffer::Backend>, Error> {
+fn open_or_create(own: &Path, settings: &StoreSettings) -> Result<Arc<dyn Backend>, Error> {
     if let BackendSettings::Fs { path, .. } = &settings.backend {
         let folder = fs_folder(own, path.as_deref());
         let disk = folder.parent().unwrap_or(own);
@@ -359,3 +446,6 @@ fn open_or_create(own: &Path, settings: &StoreSettings) -> Result<Arc<dyn coffer
     }
     open_backend(own, settings)
 }
+
+#[cfg(test)]
+mod tests;

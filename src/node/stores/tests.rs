@@ -3,8 +3,9 @@
 use super::*;
 use crate::coffer::Class;
 
-fn stores(folder: &Path) -> Stores {
+pub(super) fn stores(folder: &Path) -> Stores {
     let around = Around {
+        node: NodeId::from_bytes([7; 32]),
         folder: folder.to_owned(),
         main_refs: folder.join("refs.main"),
         events: Events::new(&Clock::system()),
@@ -14,7 +15,7 @@ fn stores(folder: &Path) -> Stores {
     Stores::open(around, &StoreSettings::default()).unwrap()
 }
 
-fn fs_settings(path: &Path) -> StoreSettings {
+pub(super) fn fs_settings(path: &Path) -> StoreSettings {
     StoreSettings {
         backend: BackendSettings::Fs {
             path: Some(path.to_owned()),
@@ -219,4 +220,27 @@ async fn a_store_does_not_move_onto_another_or_to_where_no_disk_is() {
     moves(&stores, &main, to).await.unwrap();
     assert!(matches!(stores.get(&named("usb")), Err(Error::Missing { .. })));
     assert_eq!(stores.main().status().blobs, 1);
+}
+
+#[tokio::test]
+async fn nothing_is_collected_of_a_store_that_held_blobs_when_it_was_added() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let disk = tempfile::tempdir().unwrap();
+    let settings = fs_settings(&disk.path().join("store"));
+    let collected = |stores: &Stores| -> Vec<String> {
+        let all = stores.collectable();
+        all.iter().map(|place| place.name.to_string()).collect()
+    };
+    let owner = stores(dir.path());
+    owner.add(named("usb"), settings.clone()).await.unwrap();
+    assert_eq!(collected(&owner), ["main", "usb"]);
+    let usb = owner.get(&named("usb")).unwrap();
+    usb.put("part".into(), Class::Part, None).await.unwrap();
+    assert_eq!(collected(&owner), ["main", "usb"]);
+    drop((owner, usb));
+    let borrower = stores(other.path());
+    borrower.add(named("theirs"), settings).await.unwrap();
+    assert_eq!(collected(&borrower), ["main"]);
+    drop(borrower);
+    assert_eq!(collected(&stores(other.path())), ["main"]);
 }

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
 use refuge::durable;
 use refuge::id::StoreName;
-use refuge::node::{BackendSettings, Node, Options};
+use refuge::node::{BackendSettings, Class, Node, Options};
 
 use super::cuts::{Cuts, judge_cuts};
-use super::fs::FaultFs;
+use super::fs::{Call, Fault, FaultFs};
 use super::journal::{Expectation, Journal};
 use super::load::{LARGE, Load, SMALL, id_of, judge};
 use super::medium::Names;
@@ -51,6 +52,66 @@ fn a_store_that_moves_keeps_what_it_acknowledged_when_power_is_lost() {
         (Cuts::power(POINTS.rounds()), &rng),
         judge_moving,
     );
+}
+
+#[test]
+fn a_store_whose_move_fails_at_any_flush_of_a_folder_keeps_what_it_acknowledged() {
+    for is_lasting in [false, true] {
+        let mut nth = 1;
+        while fails_at(nth, is_lasting) {
+            nth += 1;
+        }
+        assert!(nth > 4, "only {nth} flushes");
+    }
+}
+
+/// Whether there was such a flush.
+fn fails_at(nth: u64, is_lasting: bool) -> bool {
+    let Some(disk) = FaultFs::mount_or_skip(Names::Strict) else {
+        return nth <= 4;
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (data, main) = (disk.path("data"), StoreName::main());
+    std::fs::create_dir(disk.path("usb")).expect("a folder");
+    let node = Node::open(Options::new(&data)).expect("a node");
+    let put = |node: &Node, text: &'static str| {
+        let blobs = node.stores().main();
+        runtime.block_on(blobs.put(text.into(), Class::Pinned, None))
+    };
+    let carry_on = |node: &Node| runtime.block_on(node.stores().carry_on(&main, Arc::default()));
+    let mut acknowledged = vec![put(&node, "before").expect("it is put").id];
+    let to = BackendSettings::Fs {
+        path: Some(disk.path("usb/store")),
+        shared: false,
+    };
+    runtime
+        .block_on(node.stores().begin_move(&main, to))
+        .expect("it is noted");
+    let flushed = disk.count(Call::FlushDir);
+    disk.inject(Fault {
+        call: Some(Call::FlushDir),
+        nth,
+        errno: Errno::EIO,
+        lasting: is_lasting,
+    });
+    let carried = carry_on(&node);
+    let was_hit = disk.count(Call::FlushDir) - flushed >= nth;
+    disk.heal();
+    assert!(was_hit || carried.is_ok(), "{carried:?}");
+    acknowledged.extend(put(&node, "after").map(|put| put.id));
+    // As whoever looks after it does a minute later.
+    let _ = carry_on(&node);
+    acknowledged.extend(put(&node, "later").map(|put| put.id));
+    drop(node);
+    let node = Node::open(Options::new(&data)).expect("the node again");
+    for (number, id) in acknowledged.iter().enumerate() {
+        let read = runtime.block_on(node.stores().main().read(*id, 10));
+        assert!(
+            read.is_ok(),
+            "blob {number} after flush {nth} failed (lasting: {is_lasting}): {carried:?}, {read:?}"
+        );
+    }
+    was_hit
 }
 
 /// Two threads put and delete as long as the store moves.
