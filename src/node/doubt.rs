@@ -126,7 +126,7 @@ impl Doubt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coffer::{Class, Compression, Memory};
+    use crate::coffer::{Aside, Class, Compression, Memory};
     use crate::id::BlobId;
 
     /// A store with blobs, of which so many are set aside, and the doubt about it.
@@ -138,7 +138,7 @@ mod tests {
             ids.push(store.commit(packed).await.unwrap().id);
         }
         for id in &ids[..set_aside] {
-            store.backend().quarantine(id).unwrap();
+            store.backend().quarantine(id, Aside::Any).unwrap();
         }
         let doubt = Doubt::at(folder.to_owned(), store.clone());
         (store, doubt, ids)
@@ -150,7 +150,7 @@ mod tests {
         let (store, doubt, ids) = doubted(dir.path(), 1).await;
         assert!(doubt.is_there());
         let before = doubt.reasons();
-        store.backend().quarantine(&ids[1]).unwrap();
+        store.backend().quarantine(&ids[1], Aside::Any).unwrap();
         doubt.settle(before).unwrap();
         assert!(doubt.is_there());
         doubt.settle(doubt.reasons()).unwrap();

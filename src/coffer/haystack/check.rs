@@ -186,9 +186,10 @@ pub(super) fn quarantine(core: &Core, id: &BlobId, which: Aside) -> Result<bool,
             let target = core.volumes.folder("quarantine").join(name);
             let span = core.span_of(&entry).unwrap_or(entry.len + HEADER_BYTES as u64);
             copy_needle(&volume, entry.offset, span, &target).map_err(|source| Error::io(&target, source))?;
-            core.quarantined.fetch_add(1, Ordering::Relaxed);
         }
         if core.delete_set_aside(id, &entry)? {
+            // Not before: who reads the count and then finds the blob has not seen it go.
+            core.quarantined.fetch_add(1, Ordering::Relaxed);
             return Ok(true);
         }
     }
