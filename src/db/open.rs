@@ -48,10 +48,10 @@ const READER_PRAGMA: &str = "PRAGMA query_only = ON;";
 
 /// For the connection that writes documents.
 const DOCUMENTS_PRAGMAS: &str = "
-    -- 2 MiB: a group of documents stays in memory until it is committed, instead of reaching the log twice.
+    -- 2 MiB: a group of a few hundred documents stays in memory until it is committed, instead of reaching the log twice.
     PRAGMA cache_size = -2048;
     -- Checkpoint after 16 MiB: a page of an index is written to the file once for all documents that changed it meanwhile, and
-    -- fewer flushes of the file stand between those of the log. What a start reads of it after a power cut takes a second.
+    -- fewer flushes of the file stand between those of the log. That much is read at a start after a power cut.
     PRAGMA wal_autocheckpoint = 4000;
     PRAGMA journal_size_limit = 4194304;
 ";

@@ -16,6 +16,15 @@ fn doc_id(number: u8) -> DocId {
     format!("doc{number}").parse().unwrap()
 }
 
+/// A new database.
+async fn notes(bench: &Bench) -> Db {
+    let made = bench
+        .node
+        .documents()
+        .create(db_name("notes"), DatabaseOptions::default());
+    made.await.unwrap()
+}
+
 async fn attach(db: &Db, bytes: &'static str) -> Attached {
     let mut attaching = Attaching::begin(db.blobs(), Coding::Identity).unwrap();
     attaching.write(bytes.into()).await.unwrap();
@@ -74,11 +83,7 @@ async fn collect_all(bench: &Bench) {
 async fn an_attachment_stays_while_a_leaf_names_it() {
     let bench = Bench::new();
     let node = &bench.node;
-    let db = node
-        .documents()
-        .create(db_name("notes"), DatabaseOptions::default())
-        .await
-        .unwrap();
+    let db = notes(&bench).await;
     let (kept, dropped, never) = (
         attach(&db, "kept").await,
         attach(&db, "dropped").await,
@@ -108,12 +113,7 @@ async fn an_attachment_stays_while_a_leaf_names_it() {
 #[tokio::test]
 async fn a_document_is_not_written_without_the_bytes_of_its_attachments() {
     let bench = Bench::new();
-    let db = bench
-        .node
-        .documents()
-        .create(db_name("notes"), DatabaseOptions::default())
-        .await
-        .unwrap();
+    let db = notes(&bench).await;
     let first = attach(&db, "first").await;
     collect_all(&bench).await;
     let last = attach(&db, "last").await;
@@ -175,12 +175,7 @@ async fn the_attachments_of_a_deleted_database_go_and_those_of_its_namesake_stay
 #[tokio::test]
 async fn bytes_that_are_not_what_was_said_are_not_kept() {
     let bench = Bench::new();
-    let db = bench
-        .node
-        .documents()
-        .create(db_name("notes"), DatabaseOptions::default())
-        .await
-        .unwrap();
+    let db = notes(&bench).await;
     let wrong = [
         Expected {
             digest: Some([0; 16]),
@@ -274,7 +269,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         runtime.block_on(async {
             let bench = Bench::new();
-            let db = bench.node.documents().create(db_name("notes"), DatabaseOptions::default()).await.unwrap();
+            let db = notes(&bench).await;
             let mut named: BTreeMap<u8, BTreeSet<u8>> = BTreeMap::new();
             for step in steps {
                 match step {

@@ -16,6 +16,11 @@ async fn read(stores: &Stores, id: crate::id::BlobId) -> String {
     String::from_utf8(read.to_vec()).unwrap()
 }
 
+async fn holds_both(stores: &Stores, x: crate::id::BlobId, y: crate::id::BlobId) {
+    assert_eq!(read(stores, x).await, "x");
+    assert_eq!(read(stores, y).await, "y");
+}
+
 /// Carries what `main` has, and commits after `prepare`.
 fn commit_after(stores: &Stores, prepare: impl FnOnce()) -> Result<(), Error> {
     let (name, own) = (StoreName::main(), stores.inner.around.folder.join("main"));
@@ -100,10 +105,7 @@ async fn after_a_commit_that_failed_and_is_not_in_force_the_store_goes_on_and_so
     let second = stores(dir.path());
     second.carry_on(&StoreName::main(), Arc::default()).await.unwrap();
     assert_eq!(second.list()[0].settings.backend, to);
-    assert_eq!(
-        (read(&second, x).await, read(&second, y).await),
-        ("x".into(), "y".into())
-    );
+    holds_both(&second, x, y).await;
 }
 
 #[tokio::test]
@@ -124,10 +126,7 @@ async fn an_attempt_goes_by_where_the_store_is_and_nothing_live_is_removed_as_le
     let y = put(&first, "y").await.unwrap();
     let refused = first.carry_on(&main, Arc::default()).await;
     assert!(matches!(refused, Err(Error::Conflict { .. })), "{refused:?}");
-    assert_eq!(
-        (read(&first, x).await, read(&first, y).await),
-        ("x".into(), "y".into())
-    );
+    holds_both(&first, x, y).await;
     write_file(dir.path(), &main, &noted).unwrap();
     first.carry_on(&main, Arc::default()).await.unwrap();
     drop(first);
@@ -137,10 +136,7 @@ async fn an_attempt_goes_by_where_the_store_is_and_nothing_live_is_removed_as_le
     };
     write_file(dir.path(), &main, &itself).unwrap();
     let second = stores(dir.path());
-    assert_eq!(
-        (read(&second, x).await, read(&second, y).await),
-        ("x".into(), "y".into())
-    );
+    holds_both(&second, x, y).await;
 }
 
 #[tokio::test]
